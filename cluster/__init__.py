@@ -1,0 +1,1 @@
+"""Orchestration of `reid` over Ray: workers, clustering pool, storage, tracking."""

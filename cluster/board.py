@@ -1,0 +1,53 @@
+"""The progress of a run, from the worker that makes it to the driver that shows it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+Show = Callable[[str, int, int, str], None]
+POLL_S = 0.25
+
+
+class Board:
+    """An actor that holds the last line of progress."""
+
+    def __init__(self) -> None:
+        self._line: tuple[str, int, int, str] = ("", 0, 0, "")
+
+    def show(self, what: str, done: int, total: int, note: str) -> None:
+        """Replace the line."""
+        self._line = (what, done, total, note)
+
+    def line(self) -> tuple[str, int, int, str]:
+        """Return the line."""
+        return self._line
+
+
+@contextmanager
+def watched(show: Show) -> Iterator[Any]:
+    """Yield a board whose line is handed to `show` from a thread until the block ends."""
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy="DEFAULT").remote()
+    done = threading.Event()
+
+    def watch() -> None:
+        last = None
+        while not done.wait(POLL_S):
+            try:
+                line = ray.get(board.line.remote(), timeout=5)
+            except ray.exceptions.RayError:
+                continue  # the screen may miss a line, the run goes on
+            if line[0] and line != last:
+                show(*line)
+                last = line
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield board
+    finally:
+        done.set()
+        thread.join()
+        ray.kill(board)

@@ -1,0 +1,64 @@
+"""Where a run goes: workers, clustering pool, storage, tracking. What it trains is `RunConfig`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Resources and places. `num_workers=0` runs everything in this process, for debugging."""
+
+    num_workers: int = 1
+    """training processes (DDP); 0 trains in this process, without Ray"""
+    num_shards: int = 2
+    """actors that hold the features and cluster them"""
+    use_gpu: bool = False
+    """give every worker one GPU (nccl); otherwise CPU (gloo)"""
+    gpus_per_shard: float = 0.0
+    """GPUs of each clustering actor"""
+    cpus_per_worker: float = 1.0
+    """CPUs Ray reserves for each worker"""
+    cpus_per_shard: float = 0.5
+    """CPUs Ray reserves for each clustering actor; workers wait while these work"""
+    threads_per_worker: int = 2
+    """threads of each worker's CPU arithmetic; part of the result's last bits"""
+    address: str | None = None
+    """address of a running Ray cluster; None starts one on this machine"""
+    storage: str = "runs"
+    """folder of runs, local or s3://bucket/prefix; shared by all nodes"""
+    data_root: str = "data"
+    """folder that holds the data sets, each under its name"""
+    cache: str | None = None
+    """folder for decoded images on each node; None: `cache` beside the runs"""
+    tracking_uri: str | None = None
+    """MLflow store; None: `mlflow.db` (sqlite) in the storage folder"""
+    experiment: str = "reid"
+    """MLflow experiment"""
+    save_every_steps: int | None = None
+    """also save inside rounds, every so many steps; a round's end is always saved"""
+    max_failures: int = 3
+    """restarts of the worker group before the run gives up"""
+    start_timeout_s: float = 300.0
+    """seconds to wait for the workers to start"""
+    call_timeout_s: float = 1800.0
+    """seconds before a clustering call or a collective counts as stalled"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot run."""
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers is {self.num_workers}; give 0 (this process) or more")
+        if self.num_shards < 1:
+            raise ValueError(f"num_shards is {self.num_shards}; it must be at least 1")
+        if self.threads_per_worker < 1:
+            raise ValueError(f"threads_per_worker is {self.threads_per_worker}; give 1 or more")
+        if self.save_every_steps is not None and self.save_every_steps < 1:
+            raise ValueError(f"save_every_steps is {self.save_every_steps}; give 1 or more")
+
+    @property
+    def needed_cpus(self) -> float:
+        """CPUs a run reserves."""
+        return self.num_workers * self.cpus_per_worker + self.num_shards * self.cpus_per_shard
+
+    @property
+    def needed_gpus(self) -> float:
+        """GPUs a run reserves."""
+        return self.num_workers * int(self.use_gpu) + self.num_shards * self.gpus_per_shard

@@ -1,0 +1,119 @@
+"""What surrounds the loop in a run: labels committed to storage, states saved, reports sent."""
+
+import io
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster import checkpoints, labels
+from cluster.links import Link
+from cluster.storage import Folder
+from reid import dist
+from reid.checkpoint import RunState
+from reid.clustering import ShardPool
+from reid.clustering.health import health
+from reid.data.pixel_store import PixelStore
+from reid.evaluate import Evaluation
+from reid.extract import extract, rank_rows
+from reid.fit import Labelling, Report
+from reid.recipes.contract import Recipe
+
+
+def ranking_file(round: int) -> str:
+    """Return the name of the file that keeps a round's rankings: `ap` (Q,), `top` (Q,k)."""
+    return f"rankings/round={round:04d}.npz"
+
+
+class RunHooks:
+    """The hooks of one training process."""
+
+    def __init__(
+        self,
+        run: Folder,
+        link: Link,
+        *,
+        pixels: PixelStore,
+        truth: NDArray[np.int64],
+        device: torch.device,
+    ) -> None:
+        self.run, self.link = run, link
+        self.pixels, self.truth, self.device = pixels, truth, device
+        self.round, self.num_rounds = 0, 0
+
+    def label(self, recipe: Recipe, round: int) -> Labelling:
+        """Return the round's committed labels; extract and cluster first where there are none.
+
+        A round is a pure function of (weights, round, seed), so labels found in storage are this
+        round's, whoever wrote them.
+        """
+        self.round, self.num_rounds = round, recipe.config.num_rounds
+        if not self.link.agree(lambda: labels.committed(self.run, round) is not None):
+            self._extract_and_cluster(recipe, round)
+        labelling = labels.committed(self.run, round)
+        assert labelling is not None, f"round {round} was committed and is gone"
+        return labelling
+
+    def evaluated(self, round: int, found: Evaluation) -> None:
+        """Keep each query's average precision and first results, for pictures."""
+        if dist.rank() == 0:
+            array = io.BytesIO()
+            np.savez(array, ap=found.scores.ap, top=found.top)
+            self.run.write(ranking_file(round), array.getvalue())
+
+    def report(self, report: Report) -> None:
+        """Keep the report beside the labels and send it to the tracker."""
+        self.round = report.round + 1
+        if dist.rank() == 0:
+            kept = {
+                "round": report.round,
+                "first_step": report.first_step,
+                "health": report.health,
+                "metrics": report.metrics,
+                "seconds": report.seconds,
+            }
+            (self.run / "history").write_json(f"step={report.first_step:08d}.json", kept)
+        self.link.report(report)
+
+    def save(self, state: RunState) -> None:
+        """Keep the state."""
+        checkpoints.save(self.run, state)
+
+    def progress(self, what: str, done: int, total: int, *, note: str = "") -> None:
+        """Show how far a part of a round is."""
+        self.link.progress(f"round {self.round + 1}/{self.num_rounds}: {what}", done, total, note)
+
+    def _extract_and_cluster(self, recipe: Recipe, round: int) -> None:
+        batch_size, num_rows = recipe.config.extract_batch, len(self.pixels)
+        rows = rank_rows(num_rows, batch_size=batch_size, rank=dist.rank(), world=dist.world_size())
+        started = time.perf_counter()
+        features = extract(
+            recipe.features,
+            self.pixels,
+            rows=rows,
+            batch_size=batch_size,
+            device=self.device,
+            precision=recipe.config.precision,
+            progress=lambda done, total: self.progress("extract", done, total),
+        )
+        seconds = {"extract": time.perf_counter() - started}
+
+        def solve(pools: Mapping[str, ShardPool]) -> None:
+            self.progress("cluster", 0, 1)
+            started = time.perf_counter()
+            found = recipe.label(pools, round=round)
+            seconds["cluster"] = time.perf_counter() - started
+            before = labels.committed(self.run, round - 1) if round else None
+            figures = {
+                view: health(
+                    value.labels,
+                    truth=self.truth,
+                    previous=before.labels[view].labels if before else None,
+                )
+                for view, value in found.items()
+            }
+            labels.commit(self.run, round, Labelling(labels=found, seconds=seconds, health=figures))
+
+        self.link.cluster(features, rows=rows, num_rows=num_rows, round=round, solve=solve)

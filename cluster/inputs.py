@@ -1,0 +1,113 @@
+"""Everything a run reads, opened and checked before any training."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.config import ClusterConfig
+from reid.data.datasets import load
+from reid.data.pixel_store import PixelStore, open_pixels
+from reid.data.torch_loader import Table
+from reid.evaluate import TestSplit
+from reid.recipes import AnyConfig
+from reid.recipes.source import SourceConfig
+from reid.types import Dataset, Split
+
+Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, note)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Tables to train on, the split to score on, and the truth for diagnostics."""
+
+    tables: dict[str, Table]
+    test: TestSplit
+    truth: NDArray[np.int64]
+    """identities of the target's training images; never trains anything"""
+    num_identities: int
+    """identities of the source's training images"""
+    manifest: dict[str, str]
+    """a line about each data set, for the tracker"""
+
+
+def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
+    """Read the data sets of a run and decode their images once.
+
+    Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
+    """
+    target = load(config.target, os.path.join(where.data_root, config.target))
+    tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
+    manifest = {"data.target": _describe(target)}
+    num_identities = 0
+    if isinstance(config, SourceConfig):
+        source = target
+        if config.source != config.target:
+            source = load(config.source, os.path.join(where.data_root, config.source))
+        table = _table(source.train, config, where, show, f"decode {config.source} train")
+        identities, labels = np.unique(source.train.pid, return_inverse=True)
+        num_identities = len(identities)
+        tables["source"] = Table(
+            store=table.store, camid=table.camid, labels={"identity": labels.astype(np.int64)}
+        )
+        manifest["data.source"] = _describe(source)
+    else:
+        _check_clusters(config.num_clusters, target)
+    test = TestSplit(
+        query=target.query,
+        gallery=target.gallery,
+        query_pixels=_pixels(target.query, config, where, show, f"decode {config.target} query"),
+        gallery_pixels=_pixels(
+            target.gallery, config, where, show, f"decode {config.target} gallery"
+        ),
+    )
+    return Inputs(
+        tables=tables,
+        test=test,
+        truth=target.train.pid,
+        num_identities=num_identities,
+        manifest=manifest,
+    )
+
+
+def cache_folder(where: ClusterConfig) -> str:
+    """Return the local folder of decoded images."""
+    if where.cache is not None:
+        return where.cache
+    local = "://" not in where.storage
+    return os.path.join(where.storage if local else os.path.expanduser("~/.cache/reid"), "cache")
+
+
+def _check_clusters(num_clusters: int, target: Dataset) -> None:
+    num_images = len(target.train)
+    if num_clusters > num_images:
+        raise ValueError(
+            f"num_clusters is {num_clusters}, but {target.root} has only {num_images} training "
+            "images; give fewer clusters with --num-clusters"
+        )
+
+
+def _table(
+    split: Split, config: AnyConfig, where: ClusterConfig, show: Progress, what: str
+) -> Table:
+    return Table(store=_pixels(split, config, where, show, what), camid=split.camid, labels={})
+
+
+def _pixels(
+    split: Split, config: AnyConfig, where: ClusterConfig, show: Progress, what: str
+) -> PixelStore:
+    return open_pixels(
+        split.path,
+        height=config.height,
+        width=config.width,
+        cache_dir=cache_folder(where),
+        progress=lambda done, total: show(what, done, total, ""),
+    )
+
+
+def _describe(data: Dataset) -> str:
+    train = f"{len(np.unique(data.train.pid))} ids, {len(data.train)} images"
+    return f"{data.name}: train {train}; query {len(data.query)}; gallery {len(data.gallery)}"

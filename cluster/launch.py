@@ -1,0 +1,135 @@
+"""Start a run: in this process, or on a Ray cluster as a worker group beside a clustering pool."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.board import Show, watched
+from cluster.config import ClusterConfig
+from cluster.inputs import Inputs
+from cluster.links import LocalLink, RayLink
+from cluster.shards import start_actors
+from cluster.tracking import Tracker
+from cluster.worker import Job, work
+from reid.fit import Report
+
+
+def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
+    """Train a job to its end, from its last checkpoint when it has one.
+
+    `inputs` are used in this process only; workers open their own from the same cache. Raises
+    ray.train's error when the restarts are used up, ValueError when the cluster is too small.
+    """
+    if job.where.num_workers == 0:
+        work(
+            job, LocalLink(num_shards=job.where.num_shards, tracker=tracker, show=show),
+            inputs=inputs,
+        )  # fmt: skip
+        return
+    with connected(job.where):
+        check_resources(job.where)
+        actors = start_actors(
+            job.where.num_shards,
+            num_cpus=job.where.cpus_per_shard,
+            num_gpus=job.where.gpus_per_shard,
+            max_restarts=-1,
+        )
+        try:
+            with watched(show) as board:
+                link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
+                _trainer(job, link, tracker).fit()
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+
+@contextmanager
+def connected(where: ClusterConfig) -> Iterator[None]:
+    """Be connected to the run's cluster; a cluster that this starts ends with the block."""
+    if ray.is_initialized():
+        yield
+        return
+    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
+    # "local" never joins a cluster that happens to run on this machine.
+    ray.init(
+        address=where.address or "local",
+        include_dashboard=False if where.address is None else None,
+        log_to_driver=False,
+        runtime_env={"env_vars": variables},
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_resources(where: ClusterConfig) -> None:
+    """Refuse, with ValueError, a run that reserves more than the cluster has and would hang."""
+    have = ray.cluster_resources()
+    for name, needed, options in (
+        ("CPU", where.needed_cpus, "--cluster.cpus-per-worker or --cluster.cpus-per-shard"),
+        ("GPU", where.needed_gpus, "--cluster.gpus-per-shard, or --cluster.no-use-gpu"),
+    ):
+        if needed > have.get(name, 0.0):
+            raise ValueError(
+                f"the run reserves {needed:g} {name}s ({where.num_workers} workers, "
+                f"{where.num_shards} clustering actors) and the Ray cluster has "
+                f"{have.get(name, 0.0):g}; add nodes, or lower --cluster.num-workers, "
+                f"--cluster.num-shards, {options}"
+            )
+
+
+class ToTracker(ray.train.UserCallback):
+    """Sends rank 0's reports on, in the controller's process: the one writer of the run."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
+    ) -> None:
+        """Send rank 0's report."""
+        self.tracker.report(Report(**metrics[0]))
+
+
+def _train(settings: dict[str, Any]) -> None:
+    """Run one worker of the group."""
+    work(settings["job"], settings["link"])
+
+
+def _trainer(job: Job, link: RayLink, tracker: Tracker) -> TorchTrainer:
+    where = job.where
+    os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
+    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
+    return TorchTrainer(
+        _train,
+        train_loop_config={"job": job, "link": link},
+        torch_config=TorchConfig(
+            backend="cpu:gloo,cuda:nccl" if where.use_gpu else "gloo",
+            timeout_s=int(where.call_timeout_s),
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=where.num_workers,
+            use_gpu=where.use_gpu,
+            resources_per_worker={
+                "CPU": where.cpus_per_worker,
+                **({"GPU": 1} if where.use_gpu else {}),
+            },
+        ),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=job.folder.path if job.folder.is_local else job.folder.uri,
+            failure_config=ray.train.FailureConfig(
+                max_failures=where.max_failures, controller_failure_limit=where.max_failures
+            ),
+            callbacks=[ToTracker(tracker)],
+        ),
+    )

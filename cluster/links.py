@@ -1,0 +1,201 @@
+"""How a training process reaches what surrounds it: the clustering pool, the tracker, the screen.
+
+`LocalLink` is a single process with everything at hand. `RayLink` is one rank of a Ray Train group.
+"""
+
+import dataclasses
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from cluster.shards import ActorHandle, RayShardPool, ShardLost, Token, send_features
+from cluster.tracking import Tracker
+from reid import dist
+from reid.clustering import ShardPool, split
+from reid.fit import Report
+
+T = TypeVar("T")
+Solve = Callable[[Mapping[str, ShardPool]], None]
+Progress = Callable[[str, int, int, str], None]
+"""Called with (what, done, total, note)."""
+
+log = logging.getLogger(__name__)
+
+MAX_GENERATIONS = 5
+"""how often a round's features are sent before lost shards end the run"""
+
+
+class Link(Protocol):
+    """What a training process may ask of its surroundings; every rank calls in step."""
+
+    def agree(self, compute: Callable[[], T]) -> T:
+        """Return rank 0's small JSON value on every rank; the others wait without the device."""
+        ...
+
+    def cluster(
+        self,
+        features: Mapping[str, Float32[Tensor, "n D"]],
+        *,
+        rows: range,
+        num_rows: int,
+        round: int,
+        solve: Solve,
+    ) -> None:
+        """Spread this rank's rows over the pool and let rank 0 solve; return when it has."""
+        ...
+
+    def report(self, report: Report) -> None:
+        """Send a report to the tracker."""
+        ...
+
+    def progress(self, what: str, done: int, total: int, note: str) -> None:
+        """Show how far the work is."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalLink:
+    """One process: shards in memory, the tracker called directly."""
+
+    num_shards: int
+    tracker: Tracker | None
+    show: Progress
+
+    def agree(self, compute: Callable[[], T]) -> T:
+        """Return the value."""
+        return compute()
+
+    def cluster(
+        self,
+        features: Mapping[str, Float32[Tensor, "n D"]],
+        *,
+        rows: range,
+        num_rows: int,
+        round: int,
+        solve: Solve,
+    ) -> None:
+        """Solve over local shards."""
+        assert len(rows) == num_rows
+        solve({view: split(matrix, self.num_shards) for view, matrix in features.items()})
+
+    def report(self, report: Report) -> None:
+        """Send a report to the tracker."""
+        if self.tracker is not None:
+            self.tracker.report(report)
+
+    def progress(self, what: str, done: int, total: int, note: str) -> None:
+        """Show how far the work is."""
+        self.show(what, done, total, note)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayLink:
+    """One rank of a Ray Train worker group; actors and the progress board belong to the driver."""
+
+    actors: list[ActorHandle]
+    board: Any
+    timeout_s: float
+
+    def agree(self, compute: Callable[[], T]) -> T:
+        """Return rank 0's value on every rank, through an actor: no collective is outstanding."""
+        from ray.train import collective
+
+        value = compute() if dist.rank() == 0 else None
+        agreed: T = collective.broadcast_from_rank_zero(value)
+        return agreed
+
+    def cluster(
+        self,
+        features: Mapping[str, Float32[Tensor, "n D"]],
+        *,
+        rows: range,
+        num_rows: int,
+        round: int,
+        solve: Solve,
+    ) -> None:
+        """Send rows to the actors that own them and solve on rank 0, again when a shard is lost.
+
+        Every rank keeps its features until the round is solved, so a lost shard costs a new sending
+        under a new generation and no result changes.
+        """
+        for generation in range(MAX_GENERATIONS):
+            token = (round, self.agree(_new_generation))
+            sent = self._send(features, rows=rows, num_rows=num_rows, token=token)
+            everyone_sent = bool(dist.all_gather_rows(torch.tensor([sent])).all())
+            pools = self._pools(features, num_rows=num_rows, token=token)
+            if everyone_sent and self.agree(partial(_solved, solve, pools)):
+                return
+            log.warning("round %d: shards were lost in sending %d", round, generation + 1)
+        raise RuntimeError(
+            f"shards were lost in {MAX_GENERATIONS} sendings of round {round}'s features; look at "
+            "the nodes of the clustering actors, or give them more memory"
+        )
+
+    def report(self, report: Report) -> None:
+        """Hand the report to the controller, whose one writer sends it on (all ranks meet here)."""
+        import ray.train
+
+        ray.train.report(dataclasses.asdict(report) if dist.rank() == 0 else {})
+
+    def progress(self, what: str, done: int, total: int, note: str) -> None:
+        """Tell the driver's board, from rank 0, without waiting."""
+        if dist.rank() == 0:
+            self.board.show.remote(what, done, total, note)
+
+    def _send(
+        self,
+        features: Mapping[str, Float32[Tensor, "n D"]],
+        *,
+        rows: range,
+        num_rows: int,
+        token: Token,
+    ) -> bool:
+        try:
+            for view, matrix in features.items():
+                send_features(
+                    self.actors,
+                    view,
+                    token,
+                    num_rows=num_rows,
+                    start=rows.start,
+                    features=matrix,
+                    timeout_s=self.timeout_s,
+                )
+        except ShardLost:
+            return False
+        return True
+
+    def _pools(
+        self, features: Mapping[str, Float32[Tensor, "n D"]], *, num_rows: int, token: Token
+    ) -> dict[str, ShardPool]:
+        return {
+            view: RayShardPool(
+                self.actors,
+                view,
+                num_rows=num_rows,
+                num_features=matrix.shape[1],
+                token=token,
+                timeout_s=self.timeout_s,
+            )
+            for view, matrix in features.items()
+        }
+
+
+def _solved(solve: Solve, pools: Mapping[str, ShardPool]) -> bool:
+    try:
+        solve(pools)
+    except ShardLost:
+        return False
+    return True
+
+
+def _new_generation() -> int:
+    """Return a number no earlier sending had, also not one before a restart of the workers."""
+    return secrets.randbits(40)

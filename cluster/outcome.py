@@ -1,0 +1,164 @@
+"""What a finished run leaves for people: summary, ranked galleries, a plot of the rounds."""
+
+import io
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cluster import checkpoints
+from cluster.hooks import ranking_file
+from cluster.inputs import Inputs
+from cluster.storage import Folder
+from cluster.tracking import Tracker
+from cluster.worker import Job, pick_device
+from reid.data.pixel_store import PixelStore
+from reid.evaluate import Evaluation, evaluate, metrics
+from reid.evaluation.report import (
+    Ranking,
+    choose_queries,
+    ranking_figure,
+    rounds_figure,
+    save_figure,
+)
+from reid.override import config_hash
+from reid.recipes import method_of, restore
+from reid.types import Retrieval
+
+SUMMARY = "summary.json"
+PICTURE, PLOT = "ranking.png", "rounds.png"
+NUM_QUERIES = 6
+
+
+def conclude(job: Job, inputs: Inputs, tracker: Tracker, *, wall_seconds: float) -> dict[str, Any]:
+    """Write `summary.json` and the picture into the run's folder and the tracker; return the first.
+
+    The chosen round is the last, or with `selection="oracle"` the best on the target's test split.
+    """
+    rounds = read_rounds(job.folder)
+    scored = [row for row in rounds if row["metrics"] is not None]
+    chosen = scored[-1]
+    if job.config.selection == "oracle":
+        chosen = max(scored, key=lambda row: float(row["metrics"]["mAP"]))
+    summary: dict[str, Any] = {
+        "run": job.name,
+        "config_hash": config_hash(job.config),
+        "method": method_of(job.config),
+        "source": job.config.source,
+        "target": job.config.target,
+        "selection": job.config.selection,
+        "selected_round": chosen["round"],
+    }
+    figures: dict[str, Figure] = {}
+    if job.initial is None:
+        summary |= {"direct_transfer": chosen["metrics"], "adapted": None}
+    else:
+        before = score_initial(job.initial, job, inputs)
+        summary |= {"direct_transfer": metrics(before.scores), "adapted": chosen["metrics"]}
+        figures[PICTURE] = draw_rankings(job, inputs, before=before, chosen=chosen)
+    summary |= {
+        "rounds": [round_row(row) for row in rounds],
+        "mlflow_run_id": tracker.run_id,
+        "wall_seconds": wall_seconds,
+    }
+    figures[PLOT] = rounds_figure(
+        summary["rounds"], direct_transfer=summary["direct_transfer"], title=job.name
+    )
+    publish(job, tracker, summary, figures)
+    return summary
+
+
+def publish(
+    job: Job, tracker: Tracker, summary: dict[str, Any], figures: dict[str, Figure]
+) -> None:
+    """Put figures and summary into the run's folder, the summary last, and into the tracker."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, figure in figures.items():
+            path = Path(folder) / name
+            save_figure(figure, path)
+            job.folder.write(name, path.read_bytes())
+            tracker.artifact(path)
+        path = Path(folder) / SUMMARY
+        path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        tracker.artifact(path)
+    if summary["adapted"] is not None:
+        scores = summary["direct_transfer"].items()
+        tracker.values({f"eval/direct_transfer/{key}": value for key, value in scores}, step=0)
+    tracker.tag("reid.checkpoint", f"{job.folder.path}/checkpoints")
+    job.folder.write_json(SUMMARY, summary)
+
+
+def score_initial(path: str, job: Job, inputs: Inputs) -> Evaluation:
+    """Return what the pre-trained network finds on the target's test split: direct transfer."""
+    device = pick_device(job.where)
+    recipe = restore(checkpoints.read(path))
+    recipe.networks.to(device)
+    return evaluate(recipe, inputs.test, device=device)
+
+
+def read_rounds(run: Folder) -> list[dict[str, Any]]:
+    """Return the run's rounds in order, the stretches of each put together."""
+    history = run / "history"
+    rounds: dict[int, dict[str, Any]] = {}
+    for name in history.names():
+        part = history.read_json(name)
+        row = rounds.setdefault(
+            part["round"], {"round": part["round"], "health": {}, "metrics": None, "seconds": {}}
+        )
+        row["health"] |= part["health"]
+        row["metrics"] = part["metrics"] or row["metrics"]
+        for key, value in part["seconds"].items():
+            row["seconds"][key] = row["seconds"].get(key, 0.0) + value
+    return [rounds[number] for number in sorted(rounds)]
+
+
+def round_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a round as the summary has it; cluster figures are the global view's."""
+    health, scores = row["health"].get("global", {}), row["metrics"] or {}
+    return {
+        "round": row["round"],
+        "num_clusters": int(health.get("num_clusters", 0)),
+        "ari": health.get("ari"),
+        "mAP": scores.get("mAP"),
+        "rank1": scores.get("rank1"),
+        "seconds": row["seconds"],
+    }
+
+
+def draw_rankings(
+    job: Job, inputs: Inputs, *, before: Evaluation, chosen: dict[str, Any]
+) -> Figure:
+    """Return the picture of a few queries' galleries before and after adaptation."""
+    with np.load(io.BytesIO(job.folder.read(ranking_file(chosen["round"])))) as kept:
+        ap, top = kept["ap"], kept["top"]
+    scores = chosen["metrics"]
+    after = Retrieval(
+        mAP=scores["mAP"],
+        cmc=np.empty(0),
+        mINP=scores["mINP"],
+        num_valid_queries=int(np.isfinite(ap).sum()),
+        ap=ap,
+    )
+    queries = choose_queries(before.scores, after, min(NUM_QUERIES, after.num_valid_queries))
+    test = inputs.test
+    return ranking_figure(
+        queries,
+        rankings=[
+            Ranking(name="direct transfer", scores=before.scores, rows=before.top[queries]),
+            Ranking(name="adapted", scores=after, rows=top[queries]),
+        ],
+        query=test.query,
+        gallery=test.gallery,
+        query_images=partial(_image, test.query_pixels),
+        gallery_images=partial(_image, test.gallery_pixels),
+        title=f"{job.name}: {job.config.source} to {job.config.target}",
+    )
+
+
+def _image(store: PixelStore, row: int) -> NDArray[np.uint8]:
+    return store.read(np.array([row]))[0]

@@ -1,0 +1,115 @@
+"""A run from its command to its summary: check, pre-train when needed, train, conclude."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from cluster import checkpoints, tracking
+from cluster.board import Show
+from cluster.config import ClusterConfig
+from cluster.inputs import Inputs, open_inputs
+from cluster.launch import launch
+from cluster.outcome import SUMMARY, conclude
+from cluster.storage import Folder
+from cluster.worker import Job, backbone_weights
+from reid.checkpoint import RunState
+from reid.override import config_hash, differences, flatten
+from reid.recipes import RUNS, AnyConfig, method_of
+from reid.recipes.source import SourceConfig
+
+CONFIG = "config.json"
+
+
+def run(name: str, config: AnyConfig, where: ClusterConfig, *, show: Show) -> dict[str, Any]:
+    """Train a run to its end and return its summary (`summary.json` of the run's folder).
+
+    The same call again goes on where a killed one stopped, and returns at once when all is done.
+    Raises ValueError, before any training, for whatever cannot be trained.
+    """
+    job = Job(name=name, config=config, where=where)
+    claim(job)
+    inputs = open_inputs(config, where, show=show)
+    if not isinstance(config, SourceConfig):
+        job = replace(job, initial=initial_of(config, where, show=show))
+    return train(job, inputs, show=show)
+
+
+def claim(job: Job) -> None:
+    """Write the config into the run's folder; ValueError when another config lives there."""
+    mine = {"kind": type(job.config).__name__, **flatten(job.config)}
+    if job.folder.exists(CONFIG):
+        changed = differences(mine, job.folder.read_json(CONFIG))
+        if changed:
+            raise ValueError(
+                f"{job.folder.uri} holds a run with another config ({'; '.join(changed)}); give "
+                "--name for a new run, or the old values to go on with that one"
+            )
+    job.folder.write_json(CONFIG, mine)
+
+
+def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
+    """Return where the run's backbone starts, after training the source run that it names."""
+    assert not isinstance(config, SourceConfig)
+    named = RUNS.get(config.initial)
+    if named is not None:
+        run(config.initial, named, where, show=show)
+        path = (Folder(where.storage) / config.initial).uri
+    else:
+        path = config.initial
+    backbone_weights(path, config.backbone)  # refuses another backbone now rather than later
+    return path
+
+
+def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
+    """Train a checked job, and conclude it; a finished one only gives its summary."""
+    if job.folder.exists(SUMMARY):
+        summary: dict[str, Any] = job.folder.read_json(SUMMARY)
+        return summary
+    tracker = tracking.start(
+        uri=tracking_uri(job.where),
+        experiment=job.where.experiment,
+        run_key=f"{job.folder.path}#{config_hash(job.config)}",
+        name=job.name,
+        params=flatten(job.config),
+        tags={
+            "reid.config_hash": config_hash(job.config),
+            "reid.method": method_of(job.config),
+            "reid.folder": job.folder.path,
+            **{f"reid.{key}": value for key, value in inputs.manifest.items()},
+        },
+    )
+    started = time.time() - spent(job.folder)
+    try:
+        if not is_trained(job):
+            launch(job, inputs=inputs, tracker=tracker, show=show)
+        summary = conclude(job, inputs, tracker, wall_seconds=time.time() - started)
+    except BaseException as error:
+        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    tracker.finish("FINISHED")
+    return summary
+
+
+def is_trained(job: Job) -> bool:
+    """Whether the last checkpoint stands behind the last round."""
+    state: RunState | None = checkpoints.latest(job.folder)
+    return state is not None and state.round >= job.config.num_rounds
+
+
+def spent(run: Folder) -> float:
+    """Return the seconds earlier sittings of a run recorded."""
+    history = run / "history"
+    return sum(sum(history.read_json(name)["seconds"].values()) for name in history.names())
+
+
+def tracking_uri(where: ClusterConfig) -> str:
+    """Return the MLflow store: the one asked for, or sqlite in the storage folder."""
+    if where.tracking_uri is not None:
+        return where.tracking_uri
+    folder = Folder(where.storage)
+    if not folder.is_local:
+        raise ValueError(
+            f"runs in {where.storage} need an MLflow server; give its address with "
+            "--cluster.tracking-uri"
+        )
+    return f"sqlite:///{folder.path}/mlflow.db"

@@ -1,0 +1,280 @@
+"""The Ray version of `reid.clustering.shards`: shards live in actors, `map` is one call to each.
+
+Actors are stateful and Ray restarts them empty. So every call carries a token, (round, generation):
+an actor that does not hold the complete rows of exactly that token refuses to compute. The caller
+sees `ShardLost`, sends the features again under the next generation and repeats the clustering.
+One actor holds one shard of each view; views may be clustered from several threads at once.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
+import ray
+from jaxtyping import Float32
+from ray.exceptions import ObjectLostError, RayActorError
+
+from reid.clustering.shards import Shard, as_rows, shard_bounds
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ActorHandle: TypeAlias = Any
+"""A Ray handle of a `ShardActor`; Ray's handles have no static types."""
+
+Token: TypeAlias = tuple[int, int]
+"""(round, generation): generation counts the times the features of a round were sent."""
+
+_CHUNK_BYTES = 64 << 20  # Ray moves objects of 1 to 256 MB best
+_SHARED_BYTES = 100_000  # larger arguments go into the object store: once, not once per actor
+
+
+class ShardNotLoaded(RuntimeError):  # noqa: N818 (a state, as in ShardLost)
+    """The actor does not hold all rows of the key and token it was asked for."""
+
+
+class ShardLost(RuntimeError):  # noqa: N818
+    """Actors died or came back empty: send the features again under a new generation."""
+
+    def __init__(self, shards: Sequence[int]) -> None:
+        super().__init__(list(shards))
+        self.shards = list(shards)
+
+    def __str__(self) -> str:
+        return (
+            f"shards {self.shards} lost their rows (actor died or was restarted): send the "
+            "features again with the next generation and repeat"
+        )
+
+
+@dataclass
+class _Loading:
+    """One shard on its way in: `arrived` (n,) tells which rows are there."""
+
+    token: Token
+    bounds: tuple[int, int]
+    shard: Shard
+    arrived: np.ndarray = field(repr=False)
+
+
+class ShardActor:
+    """Holds one shard per key (view) and runs functions on it; calls run one after another."""
+
+    def __init__(self) -> None:
+        self._loadings: dict[str, _Loading] = {}
+
+    def node_id(self) -> str:
+        """Return the id of the node the actor runs on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def load(
+        self,
+        key: str,
+        token: Token,
+        bounds: tuple[int, int],
+        first: int,
+        chunk: Float32[np.ndarray, "m D"],
+    ) -> None:
+        """Copy the table rows from `first` on into the shard of rows `bounds`.
+
+        The first chunk of another token (or other bounds: the same rows over more actors) replaces
+        whatever the key held. Chunks come in any order and may be repeated.
+        """
+        loading = self._loadings.get(key)
+        if loading is None or (loading.token, loading.bounds) != (token, bounds):
+            start, stop = bounds
+            rows = np.empty((stop - start, chunk.shape[1]), dtype=np.float32)
+            arrived = np.zeros(stop - start, dtype=bool)
+            loading = _Loading(token, bounds, Shard(start, rows), arrived)
+            self._loadings[key] = loading
+        low = first - loading.shard.start
+        loading.shard.features[low : low + len(chunk)] = chunk
+        loading.arrived[low : low + len(chunk)] = True
+
+    def apply(
+        self,
+        key: str,
+        token: Token,
+        fn: Callable[Concatenate[Shard, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Return `fn(shard, *args, **kwargs)`.
+
+        ShardNotLoaded unless the complete rows of `key` arrived under `token`.
+        """
+        loading = self._loadings.get(key)
+        if loading is None or loading.token != token:
+            held = "nothing" if loading is None else f"token {loading.token}"
+            raise ShardNotLoaded(f"shard of {key!r} was asked for token {token} and holds {held}")
+        if not loading.arrived.all():
+            missing = int((~loading.arrived).sum())
+            raise ShardNotLoaded(f"shard of {key!r}, token {token}, still lacks {missing} rows")
+        return fn(loading.shard, *args, **kwargs)
+
+
+def start_actors(
+    num_shards: int,
+    *,
+    num_cpus: float = 1,
+    num_gpus: float = 0,
+    max_restarts: int = 3,
+    timeout_s: float = 120,
+) -> list[ActorHandle]:
+    """Start `num_shards` shard actors on the connected Ray cluster and wait until they answer.
+
+    They belong to the calling process and end with it. TimeoutError, telling what was asked for and
+    what the cluster has, when they are not all up after `timeout_s` seconds.
+    """
+    # DEFAULT: inside a Tune trial an actor would else be put into the trial's placement group,
+    # where there is no room for it. No task retries: a repeated call would meet an empty actor.
+    remote = ray.remote(ShardActor).options(
+        num_cpus=num_cpus,
+        num_gpus=num_gpus,
+        max_restarts=max_restarts,
+        max_task_retries=0,
+        scheduling_strategy="DEFAULT",
+    )
+    actors = [remote.remote() for _ in range(num_shards)]
+    answers = [actor.node_id.remote() for actor in actors]
+    ready, waiting = ray.wait(answers, num_returns=num_shards, timeout=timeout_s)
+    if waiting:
+        for actor in actors:
+            ray.kill(actor)
+        raise TimeoutError(
+            f"{len(ready)} of {num_shards} shard actors started in {timeout_s} s; each asks for "
+            f"{num_cpus} CPUs and {num_gpus} GPUs, the cluster has {ray.cluster_resources()}, free "
+            f"{ray.available_resources()}: start fewer or wait for nodes"
+        )
+    return actors
+
+
+def send_features(
+    actors: Sequence[ActorHandle],
+    key: str,
+    token: Token,
+    *,
+    num_rows: int,
+    start: int,
+    features: Any,
+    timeout_s: float,
+) -> None:
+    """Send the table rows from `start` on straight to the actors that own them, and wait for that.
+
+    `features` (m,D) are a rank's consecutive rows, array or tensor of any float type; `num_rows` is
+    the size of the whole table, of which every row must be sent once by some rank. Shards without
+    rows are completed by the rank that sends row 0. ValueError as for `as_rows` and for rows beyond
+    the table; ShardLost and TimeoutError as for `RayShardPool.map`.
+    """
+    rows = as_rows(features)
+    if start < 0 or start + len(rows) > num_rows:
+        raise ValueError(f"rows {start} to {start + len(rows)} are outside a table of {num_rows}")
+    nodes = _nodes(actors, timeout_s)
+    bounds = shard_bounds(num_rows, len(actors))
+    calls = [
+        (shard, actors[shard].load.remote(key, token, bounds[shard], first, chunk))
+        for shard, first, chunk in _chunks(bounds, start, rows)
+    ]
+    _collect(calls, what=f"loading {key!r}", nodes=nodes, timeout_s=timeout_s)
+
+
+def _chunks(
+    bounds: Sequence[tuple[int, int]], start: int, rows: Float32[np.ndarray, "m D"]
+) -> Iterator[tuple[int, int, Float32[np.ndarray, "c D"]]]:
+    """Cut rows that begin at table row `start` by owning shard: (shard, first row, rows)."""
+    step = max(1, _CHUNK_BYTES // (4 * rows.shape[1]))
+    for shard, (begin, end) in enumerate(bounds):
+        if begin == end and start == 0:
+            yield shard, begin, rows[:0]
+        stop = min(end, start + len(rows))
+        for first in range(max(begin, start), stop, step):
+            yield shard, first, rows[first - start : min(first + step, stop) - start]
+
+
+class RayShardPool:
+    """A `ShardPool` over actors: the rows that `send_features` sent under one key and token.
+
+    Pools of several keys over the same actors may be used from different threads at once; two
+    clusterings of one key at a time may not, for they share the shards' state.
+    """
+
+    def __init__(
+        self,
+        actors: Sequence[ActorHandle],
+        key: str,
+        *,
+        num_rows: int,
+        num_features: int,
+        token: Token,
+        timeout_s: float,
+    ) -> None:
+        self.num_rows = num_rows
+        self.num_features = num_features
+        self._actors = actors
+        self._key = key
+        self._token = token
+        self._timeout_s = timeout_s
+        self._node_ids: Sequence[str] = ()
+
+    def map(
+        self, fn: Callable[Concatenate[Shard, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> list[T]:
+        """Return `fn(shard, *args, **kwargs)` of every shard, in shard order.
+
+        ShardLost names the shards whose actor died or no longer holds the rows. TimeoutError names
+        those (and their nodes) that did not answer within `timeout_s` seconds. Errors of `fn` pass.
+        """
+        self._node_ids = self._node_ids or _nodes(self._actors, self._timeout_s)
+        shared_args = [_share(value) for value in args]
+        shared_kwargs = {name: _share(value) for name, value in kwargs.items()}
+        calls = [
+            (shard, actor.apply.remote(self._key, self._token, fn, *shared_args, **shared_kwargs))
+            for shard, actor in enumerate(self._actors)
+        ]
+        what = f"{fn.__name__} of {self._key!r}"
+        return _collect(calls, what=what, nodes=self._node_ids, timeout_s=self._timeout_s)
+
+
+def _share(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.nbytes > _SHARED_BYTES:
+        return ray.put(value)
+    return value
+
+
+def _nodes(actors: Sequence[ActorHandle], timeout_s: float) -> list[str]:
+    calls = [(shard, actor.node_id.remote()) for shard, actor in enumerate(actors)]
+    return _collect(calls, what="asking for the node", nodes=(), timeout_s=timeout_s)
+
+
+_LOST = (RayActorError, ObjectLostError, ShardNotLoaded)
+
+
+def _collect(
+    calls: Sequence[tuple[int, Any]], *, what: str, nodes: Sequence[str], timeout_s: float
+) -> list[Any]:
+    """Return the answers to (shard, reference) calls, or raise what `RayShardPool.map` promises."""
+    references = [reference for _, reference in calls]
+    try:
+        return list(ray.get(references, timeout=timeout_s))
+    except ray.exceptions.GetTimeoutError:
+        _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
+        late = sorted({shard for shard, reference in calls if reference in waiting})
+        names = [f"{shard} (node {nodes[shard] if nodes else 'unknown'})" for shard in late]
+        raise TimeoutError(
+            f"{what}: no answer in {timeout_s} s from shards {', '.join(names)}; look at those "
+            "nodes, or allow more time"
+        ) from None
+    except _LOST as error:
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=timeout_s)
+        lost = {shard for shard, reference in calls if reference in ready and _is_lost(reference)}
+        raise ShardLost(sorted(lost)) from error
+
+
+def _is_lost(reference: Any) -> bool:
+    try:
+        ray.get(reference)
+    except _LOST:
+        return True
+    return False

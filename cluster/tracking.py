@@ -1,0 +1,118 @@
+"""MLflow, through one writer: the only file that knows it.
+
+One MLflow run a training, found again by the tag `reid.run_key`, so that a resumed training goes on
+in the run it began. Values are sent in batches, and a stretch of training that was already sent (a
+round repeated after a failure gives the same values) is not sent twice.
+"""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from reid.fit import Report
+
+RUN_KEY = "reid.run_key"
+SENT = "reid.sent_steps"
+BATCH_METRICS, BATCH_PARAMS = 1000, 100
+"""most values MLflow takes in one request"""
+PARAM_CHARS = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracker:
+    """One run in one store; plain values, so it travels to the process that writes."""
+
+    uri: str
+    run_id: str
+
+    def report(self, report: Report) -> None:
+        """Send a stretch of training: losses by step, health, metrics and seconds at its end."""
+        client = self._client
+        stop = report.first_step + len(report.series["lr"])
+        if int(client.get_run(self.run_id).data.tags.get(SENT, 0)) >= stop:
+            return
+        now = int(time.time() * 1000)
+        values = [
+            Metric(series_key(name), value, now, report.first_step + i)
+            for name, column in report.series.items()
+            for i, value in enumerate(column)
+        ]
+        values += [Metric(key, value, now, stop) for key, value in at_end(report).items()]
+        for start in range(0, len(values), BATCH_METRICS):
+            client.log_batch(self.run_id, metrics=values[start : start + BATCH_METRICS])
+        client.set_tag(self.run_id, SENT, str(stop))
+
+    def values(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Send single values, such as direct transfer's scores."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(
+            self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()]
+        )
+
+    def artifact(self, path: Path) -> None:
+        """Keep a file with the run."""
+        self._client.log_artifact(self.run_id, str(path))
+
+    def tag(self, key: str, value: str) -> None:
+        """Set a tag of the run."""
+        self._client.set_tag(self.run_id, key, value)
+
+    def finish(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self._client.set_terminated(self.run_id, status)
+
+    @property
+    def _client(self) -> MlflowClient:
+        return MlflowClient(tracking_uri=self.uri)
+
+
+def start(
+    *,
+    uri: str,
+    experiment: str,
+    run_key: str,
+    name: str,
+    params: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> Tracker:
+    """Return the tracker of the run with this key, made when it is new, re-opened when not."""
+    client = MlflowClient(tracking_uri=uri)
+    found = client.get_experiment_by_name(experiment)
+    experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+    runs = client.search_runs(
+        [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", max_results=1
+    )
+    if runs:
+        run_id = runs[0].info.run_id
+        client.update_run(run_id, status="RUNNING")
+        return Tracker(uri=uri, run_id=run_id)
+    run = client.create_run(experiment_id, run_name=name, tags={RUN_KEY: run_key, **tags})
+    rows = [Param(key, str(value)[:PARAM_CHARS]) for key, value in params.items()]
+    for begin in range(0, len(rows), BATCH_PARAMS):
+        client.log_batch(run.info.run_id, params=rows[begin : begin + BATCH_PARAMS])
+    client.log_batch(run.info.run_id, tags=[RunTag("reid.version", "0.1.0")])
+    return Tracker(uri=uri, run_id=run.info.run_id)
+
+
+def series_key(name: str) -> str:
+    """Return the MLflow key of a value logged at every step."""
+    return "train/lr" if name == "lr" else f"train/loss/{name}"
+
+
+def at_end(report: Report) -> dict[str, float]:
+    """Return {MLflow key: value} of what is known at a stretch's end."""
+    values = {f"round/seconds/{part}": value for part, value in report.seconds.items()}
+    values["train/images_per_s"] = report.images_per_s
+    for view, health in report.health.items():
+        values |= {f"round/{name}/{view}": value for name, value in health.items()}
+    for name, value in (report.metrics or {}).items():
+        values[f"eval/target/{name}"] = value
+    return values

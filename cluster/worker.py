@@ -1,0 +1,89 @@
+"""One training process: set the device, open what the run reads, build the recipe, fit."""
+
+import logging
+import os
+from dataclasses import dataclass
+
+import torch
+
+from cluster import checkpoints
+from cluster.config import ClusterConfig
+from cluster.hooks import RunHooks
+from cluster.inputs import Inputs, open_inputs
+from cluster.links import Link
+from cluster.storage import Folder
+from reid.checkpoint import RunState
+from reid.fit import fit
+from reid.recipes import AnyConfig, Recipe, below, build
+
+log = logging.getLogger(__name__)
+
+BACKBONE = "student.backbone."
+"""where a source run keeps the weights an adaptation starts from"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run: its name, what to train, where, and the file its backbone starts from."""
+
+    name: str
+    config: AnyConfig
+    where: ClusterConfig
+    initial: str | None = None
+
+    @property
+    def folder(self) -> Folder:
+        """The run's folder."""
+        return Folder(self.where.storage) / self.name
+
+
+def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
+    """Train a job from its last checkpoint to its end, as one rank of its group."""
+    torch.set_num_threads(job.where.threads_per_worker)
+    device = pick_device(job.where)
+    data = inputs or open_inputs(job.config, job.where, show=link.progress)
+    recipe = make_recipe(job, data)
+    state = checkpoints.latest(job.folder)
+    if state is not None:
+        log.info("%s goes on from round %d, step %d", job.name, state.round, state.step)
+    hooks = RunHooks(
+        job.folder, link, pixels=data.tables["target"].store, truth=data.truth, device=device
+    )
+    fit(
+        recipe,
+        data.tables,
+        test=data.test,
+        hooks=hooks,
+        device=device,
+        state=state,
+        save_every_steps=job.where.save_every_steps,
+    )
+
+
+def make_recipe(job: Job, data: Inputs) -> Recipe:
+    """Return the job's recipe with its first weights; ValueError when they do not fit."""
+    if job.initial is None:
+        return build(job.config, num_identities=data.num_identities)
+    return build(job.config, backbone=backbone_weights(job.initial, job.config.backbone))
+
+
+def backbone_weights(path: str, expected: str) -> dict[str, torch.Tensor]:
+    """Return the backbone of a source run's checkpoint; ValueError when it is another one."""
+    state: RunState = checkpoints.read(path)
+    found = state.config.get("backbone")
+    if found != expected:
+        raise ValueError(
+            f"{path} holds a {found}, but the run asks for {expected}; give --backbone {found} or "
+            "another --initial"
+        )
+    return below(state.networks, BACKBONE)
+
+
+def pick_device(where: ClusterConfig) -> torch.device:
+    """Return this process's device: its local rank's GPU, or the CPU."""
+    if not where.use_gpu:
+        return torch.device("cpu")
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

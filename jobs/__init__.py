@@ -1,0 +1,1 @@
+"""Things a person runs: each module is `python -m jobs.NAME --help`."""

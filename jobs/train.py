@@ -1,0 +1,76 @@
+"""Train one run: pre-training, adaptation, or the supervised upper bound.
+
+    python -m jobs.train RUN [options]
+
+RUN is one of the named runs; every field of its config is an option (`--optim.lr 3e-4`), and so is
+where it runs (`--cluster.num-workers 4 --cluster.use-gpu`). The same command again goes on where a
+stopped run was, and returns at once when it is done.
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from jobs.console import console, exit_codes, progress_bars
+
+import tyro  # isort: skip (after the console has set the environment)
+
+from cluster.config import ClusterConfig
+from cluster.pipeline import run
+from jobs.tables import results_table
+from reid.recipes import RUNS, AnyConfig, method_of
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asked for."""
+
+    name: str
+    config: AnyConfig
+    cluster: ClusterConfig
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options of a command line; exits with code 2 on a wrong one, 0 after --help."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        console.print(__doc__, markup=False, highlight=False)
+        for name, config in RUNS.items():
+            about = f"{method_of(config)}, {config.source} to {config.target}, {config.backbone}"
+            console.print(f"  {name:<36} {about}", markup=False, highlight=False)
+        console.print("\npython -m jobs.train RUN --help lists the options of a run.")
+        sys.exit(0 if arguments else 2)
+    name = arguments[0]
+    if name not in RUNS:
+        near = difflib.get_close_matches(name, RUNS, n=1)
+        raise ValueError(
+            f"there is no run '{name}'; "
+            + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(RUNS)}")
+        )
+    default = RUNS[name]
+    fields: list[Any] = [
+        ("config", Annotated[type(default), tyro.conf.arg(name="")], default),
+        ("cluster", ClusterConfig, ClusterConfig()),
+        ("name", str, name),
+    ]
+    kind = dataclasses.make_dataclass("Run", fields, frozen=True, kw_only=True)
+    kind.__doc__ = f"Options of {name}. `--name` is the run's folder in the storage."
+    given = tyro.cli(kind, args=list(arguments[1:]), prog=f"jobs.train {name}")
+    return Options(name=given.name, config=given.config, cluster=given.cluster)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train and print the summary's table; `summary.json` of the run's folder has it whole."""
+    again = "the same command goes on from the last checkpoint"
+    with exit_codes(again=again):
+        options = parse(arguments)
+        with progress_bars() as show:
+            summary = run(options.name, options.config, options.cluster, show=show)
+    console.print(results_table(summary))
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,25 @@
+"""From image files to batches: pixels decoded once, rows drawn purely, batches augmented whole."""
+
+from reid.data.augment import AugmentConfig, AugmentParams, apply, draw, normalise
+from reid.data.pixel_store import PixelStore, UndecodableImages, open_pixels
+from reid.data.samplers import PKIndex, pk_index, pk_rows, random_rows
+from reid.data.torch_loader import Draw, Table, read_batches, torch_loader
+
+__all__ = [
+    "AugmentConfig",
+    "AugmentParams",
+    "Draw",
+    "PKIndex",
+    "PixelStore",
+    "Table",
+    "UndecodableImages",
+    "apply",
+    "draw",
+    "normalise",
+    "open_pixels",
+    "pk_index",
+    "pk_rows",
+    "random_rows",
+    "read_batches",
+    "torch_loader",
+]

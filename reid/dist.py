@@ -1,0 +1,76 @@
+"""Collectives that do nothing in a single process: the only file that knows torch.distributed."""
+
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def rank() -> int:
+    """Return this process's rank, 0 alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of training processes, 1 alone."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wrap(module: ModuleT) -> ModuleT:
+    """Return the module with gradients averaged over ranks (DDP); itself when alone.
+
+    Typed as the module it wraps, whose forward it keeps; reach attributes through `unwrap`. Buffers
+    stay local: `average_buffers` says when they meet.
+    """
+    if world_size() == 1:
+        return module
+    # Keyword differs between torch versions: `broadcast_buffers` became `forward_sync_buffers`.
+    return cast(ModuleT, DistributedDataParallel(module, broadcast_buffers=False))
+
+
+def unwrap(module: ModuleT) -> ModuleT:
+    """Return the module inside `wrap`."""
+    return cast(ModuleT, module.module) if isinstance(module, DistributedDataParallel) else module
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module) -> None:
+    """Replace every floating buffer (BatchNorm statistics) by its mean over ranks."""
+    if world_size() == 1:
+        return
+    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([b.flatten().float() for b in buffers])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
+
+
+def all_gather_rows(rows: Shaped[torch.Tensor, "n ..."]) -> Shaped[torch.Tensor, "m ..."]:
+    """Return every rank's rows in rank order (no gradient); ranks may hold different numbers."""
+    if world_size() == 1:
+        return rows
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
+    sizes = [int(count) for count in counts]
+    padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def average(value: Shaped[torch.Tensor, "*shape"]) -> Shaped[torch.Tensor, "*shape"]:
+    """Return the mean of a tensor over ranks (no gradient)."""
+    if world_size() == 1:
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / world_size()

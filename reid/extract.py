@@ -1,0 +1,54 @@
+"""Features of a whole table, spread over ranks, in row order.
+
+Images pass through the network in fixed batches of the table's rows, so that a row's features have
+the same bits however many ranks share the work.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from reid.data.pixel_store import PixelStore
+from reid.data.torch_loader import read_batches
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+def rank_rows(num_rows: int, *, batch_size: int, rank: int, world: int) -> range:
+    """Return the contiguous rows one rank extracts; edges lie on batch edges."""
+    num_batches = -(-num_rows // batch_size)
+    edges = [num_batches * r // world * batch_size for r in (rank, rank + 1)]
+    return range(min(edges[0], num_rows), min(edges[1], num_rows))
+
+
+@torch.no_grad()
+def extract(
+    function: Callable[[Tensor], dict[str, Tensor]],
+    store: PixelStore,
+    *,
+    rows: range,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    progress: Progress | None = None,
+) -> dict[str, Float32[Tensor, "n D"]]:
+    """Return {view: (len(rows), D) float32 on the CPU} of `function` over un-augmented images."""
+    parts: dict[str, list[Tensor]] = {}
+    done = 0
+    for images in read_batches(store, rows=rows, batch_size=batch_size, device=device):
+        with autocast(device, precision):
+            out = function(images)
+        for view, values in out.items():
+            parts.setdefault(view, []).append(values.float().cpu())
+        done = min(done + batch_size, len(rows))
+        if progress is not None:
+            progress(done, len(rows))
+    return {view: torch.cat(values)[: len(rows)] for view, values in parts.items()}
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the context in which networks run: bfloat16 arithmetic or none."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

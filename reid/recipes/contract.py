@@ -1,0 +1,188 @@
+"""What every method is to the loop: a config and six methods."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypedDict
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from reid.clustering import ShardPool
+from reid.data.augment import AugmentConfig
+from reid.data.torch_loader import Draw
+from reid.models.backbones import BackboneName
+from reid.types import Batch, PseudoLabels
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """Adam and its schedule."""
+
+    lr: float = 3.5e-4
+    """learning rate after the warm-up"""
+    weight_decay: float = 5e-4
+    """L2 penalty inside Adam, as the field's code has it (not decoupled)"""
+    clip_norm: float | None = None
+    """largest gradient norm of a step; None leaves gradients alone"""
+    warmup_rounds: int = 0
+    """rounds of linear growth from a hundredth of the learning rate"""
+    milestones: tuple[int, ...] = ()
+    """rounds after which the learning rate is divided by ten"""
+    lr_decay: Literal["none", "cosine"] = "none"
+    """after the warm-up: hold the rate (published), or let it fall to zero with the last step"""
+    optimizer_reset: bool = False
+    """forget Adam's moments at each round, as released mean-teacher code does"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr is {self.lr}; it must be above 0")
+        if self.weight_decay < 0:
+            raise ValueError(f"optim.weight_decay is {self.weight_decay}; it must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What to train, whatever the method; where it runs is `cluster.config.ClusterConfig`."""
+
+    source: str = "market1501"
+    """labelled data set"""
+    target: str = "cuhk03_np"
+    """unlabelled data set, on whose test split the run is evaluated"""
+    backbone: BackboneName = "resnet50"
+    weights: str | None = "imagenet"
+    """first weights of the backbone: `imagenet` (torchvision's), a file, or None"""
+    last_stride: Literal[1, 2] | None = None
+    """stride of the backbone's last stage; None: 1 for ResNet-50 and deeper, else 2 (published)"""
+    height: int = 256
+    """image height in pixels"""
+    width: int = 128
+    """image width in pixels"""
+    num_rounds: int = 80
+    """rounds of extract, cluster, train (supervised: epochs)"""
+    steps_per_round: int = 400
+    """optimizer updates a round"""
+    num_identities: int = 32
+    """identities in a batch, over all workers"""
+    num_instances: int = 4
+    """images of each identity in a batch"""
+    optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
+    eval_every_rounds: int = 1
+    """rounds between evaluations on the test split (the last round is always evaluated)"""
+    selection: Literal["last", "oracle"] = "last"
+    """which round is reported: the last, or the best on target test labels (for comparability)"""
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    """arithmetic of the networks; features, losses and weights stay float32"""
+    extract_batch: int = 128
+    """images at a time when features are extracted; part of the result's last bits"""
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("height", "width", "num_rounds", "steps_per_round", "eval_every_rounds"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.num_identities < 2 or self.num_instances < 2:
+            raise ValueError(
+                f"a batch of {self.num_identities} identities x {self.num_instances} images has no "
+                "triplet; give --num-identities and --num-instances of 2 or more"
+            )
+
+    @property
+    def stride(self) -> Literal[1, 2]:
+        """The last stage's stride, resolved."""
+        if self.last_stride is not None:
+            return self.last_stride
+        return 2 if self.backbone in ("resnet18", "resnet34") else 1
+
+
+class Recipe(Protocol):
+    """A published method: its networks, what is clustered, what is minimised.
+
+    `networks` holds everything the method learns (students, teachers, memories as buffers): the
+    loop moves, saves and switches it as a whole. `student` is the trainable part, which the loop
+    replaces by its gradient-averaging wrapper. `views` are clustered each round, none where labels
+    are given; `draws` are the batches of a step.
+    """
+
+    networks: nn.ModuleDict
+    student: Any
+
+    @property
+    def config(self) -> RunConfig:
+        """What was asked for."""
+        ...
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Names of the clustered features."""
+        ...
+
+    @property
+    def draws(self) -> tuple[Draw, ...]:
+        """The batches of a step."""
+        ...
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B D"]]:
+        """Return what is clustered, a unit-length matrix a view (evaluation mode, no gradient)."""
+        ...
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        """Return what retrieval compares, unit length (evaluation mode, no gradient)."""
+        ...
+
+    def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
+        """Cluster the extracted rows, in one process: a pure function of (rows, round, seed)."""
+        ...
+
+    def begin_round(self, labels: Mapping[str, PseudoLabels]) -> None:
+        """Reset what depends on the round's labels: classifier rows, memories, counters."""
+        ...
+
+    def losses(self, batches: Mapping[str, Batch]) -> dict[str, Float[Tensor, ""]]:
+        """Return named, already weighted terms of one step; their sum is minimised."""
+        ...
+
+    def after_step(self, *, step: int) -> None:
+        """Update teacher or memory; `step` counts from 0 over the whole run."""
+        ...
+
+
+def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:
+    """Refuse settings no mean teacher can train with."""
+    if num_clusters < 2:
+        raise ValueError(f"num_clusters is {num_clusters}; it must be at least 2")
+    if not 0 <= ema_momentum <= 1:
+        raise ValueError(f"ema_momentum is {ema_momentum}; it must lie between 0 and 1")
+
+
+class DemoSettings(TypedDict):
+    """Fields that all of the demo's runs share."""
+
+    source: str
+    target: str
+    backbone: BackboneName
+    weights: None
+    last_stride: Literal[1, 2]
+    height: int
+    width: int
+    augment: AugmentConfig
+
+
+DEMO: DemoSettings = {
+    "source": "synthetic_a",
+    "target": "synthetic_b",
+    "backbone": "resnet18",
+    "weights": None,
+    "last_stride": 1,
+    "height": 64,
+    "width": 32,
+    "augment": AugmentConfig(pad=3),
+}
+
+
+def round_seed(seed: int, *stream: int) -> int:
+    """Return a 63-bit seed for one purpose of a run, such as (round, view): independent streams."""
+    return int(np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0] >> 1)

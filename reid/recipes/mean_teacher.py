@@ -1,0 +1,125 @@
+"""Plain mean teacher: one global feature, one k-means a round. The floor every method must beat.
+
+Extract the teacher's features, cluster them by greedy k-means++ and Lloyd, train the student on the
+labels (ID loss + softmax triplet), let the teacher follow. It is CORE-ReID without fusion, without
+parts and with one batch a step; LF2's "baseline" row is the same idea.
+
+    python -m jobs.train mean_teacher-demo
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reid.clustering import ShardPool, kmeans
+from reid.data.torch_loader import Draw
+from reid.dist import unwrap
+from reid.losses import smoothed_cross_entropy, softmax_triplet
+from reid.models import (
+    GlobalNet,
+    bidirectional_mean,
+    ema_copy,
+    ema_update,
+    reset_from_centers_,
+    resnet,
+)
+from reid.models.weights import load_weights
+from reid.recipes.contract import DEMO, RunConfig, check_teacher, round_seed
+from reid.types import Batch, PseudoLabels
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeanTeacherConfig(RunConfig):
+    """One view, one clustering."""
+
+    initial: str
+    """where the backbone starts: a source run (trained first when missing) or a checkpoint file"""
+    num_clusters: int
+    """identities assumed in the target data"""
+    ema_momentum: float = 0.999
+    """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
+    smoothing: float = 0.1
+    """share of the ID target spread over all clusters"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        super().__post_init__()
+        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+
+
+class MeanTeacher:
+    """Student and teacher."""
+
+    views = ("global",)
+
+    def __init__(self, config: MeanTeacherConfig, *, backbone: Mapping[str, Any]) -> None:
+        self.config = config
+        trunk = resnet(config.backbone, weights=None, last_stride=config.stride, seed=config.seed)
+        load_weights(trunk, backbone)
+        self.student = GlobalNet(trunk, config.num_clusters, seed=config.seed, pooling="gap_gmp")
+        self.teacher = ema_copy(self.student)
+        self.networks = nn.ModuleDict({"student": self.student, "teacher": self.teacher})
+        self.draws = (
+            Draw(
+                name="global",
+                table="target",
+                labels="global",
+                num_identities=config.num_identities,
+                num_instances=config.num_instances,
+            ),
+        )
+
+    def features(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B D"]]:
+        """Return the teacher's embedding."""
+        return {"global": self.embed(images)}
+
+    def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
+        """Return the teacher's feature after its neck, unit length, averaged with the mirror's."""
+        return bidirectional_mean(lambda x: F.normalize(self.teacher(x).embedding), images)
+
+    def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
+        """Cluster the one view."""
+        seed = round_seed(self.config.seed, round, 0)
+        found = kmeans(pools["global"], self.config.num_clusters, seed=seed)
+        return {"global": PseudoLabels(labels=found.labels, centers=found.centers)}
+
+    def begin_round(self, labels: Mapping[str, PseudoLabels]) -> None:
+        """Set the classifiers of student and teacher to the unit-length centroids."""
+        centers = torch.from_numpy(labels["global"].centers)
+        for net in (unwrap(self.student), self.teacher):
+            reset_from_centers_(net.classifier, centers)
+
+    def losses(self, batches: Mapping[str, Batch]) -> dict[str, Float[Tensor, ""]]:
+        """Return L_ID + L_tri."""
+        batch = batches["global"]
+        with torch.no_grad():  # in training mode: the teacher's BatchNorm statistics are its own
+            self.teacher(batch.images)
+        out, labels = self.student(batch.images), batch.labels["global"]
+        return {
+            "id": smoothed_cross_entropy(out.logits, labels, smoothing=self.config.smoothing),
+            "triplet": softmax_triplet(out.views["global"], labels),
+        }
+
+    def after_step(self, *, step: int) -> None:
+        """Move the teacher: parameters only, BatchNorm buffers are not averaged."""
+        momentum = min(1 - 1 / (step + 1), self.config.ema_momentum)
+        ema_update(self.teacher, unwrap(self.student), momentum, buffers="skip")
+
+
+RUNS: dict[str, MeanTeacherConfig] = {
+    "mean_teacher-demo": MeanTeacherConfig(
+        **DEMO,
+        initial="source-demo",
+        num_clusters=250,
+        num_rounds=12,
+        steps_per_round=40,
+        eval_every_rounds=3,
+        ema_momentum=0.99,
+    ),
+}
+"""Named runs: the demo's ablation."""

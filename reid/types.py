@@ -1,0 +1,89 @@
+"""Frozen values that travel between the parts of the library.
+
+Legend: N rows of a table, B rows of a batch, D feature dimensions, K clusters, Q queries,
+G gallery.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from numpy.typing import NDArray
+
+OUTLIER = -1
+"""The label of an image that belongs to no cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """One table of images: row i is image i everywhere; sorted by path.
+
+    `path` (N,) str, `pid` (N,) int64 identity (-1 junk, 0 distractor in galleries that have them),
+    `camid` (N,) int64 camera from 0 (all 0 where the data set has no cameras).
+    """
+
+    path: Shaped[np.ndarray, "N"]
+    pid: Int64[np.ndarray, "N"]
+    camid: Int64[np.ndarray, "N"]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A data set as its authors split it: `train` for learning, `query` searched in `gallery`."""
+
+    name: str
+    root: str
+    train: Split
+    query: Split
+    gallery: Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Images ready for the network, with the rows they come from.
+
+    `images` (B,3,H,W) float32 normalised, `index` (B,) int64 rows of the training table,
+    `labels` {view: (B,) int64}, `camid` (B,) int64.
+    """
+
+    images: Float[torch.Tensor, "B 3 H W"]
+    index: Int64[torch.Tensor, "B"]
+    labels: Mapping[str, Int64[torch.Tensor, "B"]]
+    camid: Int64[torch.Tensor, "B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabels:
+    """One clustering of the training table.
+
+    `labels` (N,) int64 in 0..K-1, `OUTLIER` for none; `centers` (K,D) float32 cluster means.
+    """
+
+    labels: Int64[np.ndarray, "N"]
+    centers: Float[np.ndarray, "K D"]
+
+    @property
+    def num_clusters(self) -> int:
+        """Return K."""
+        return len(self.centers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """Scores of one ranking: fractions in 0..1.
+
+    `mAP` mean average precision, `cmc` (max_rank,) chance of a match in the first k results,
+    `mINP` mean inverse negative penalty, `ap` (Q,) per query (NaN where a query has no match).
+    """
+
+    mAP: float  # noqa: N815 (the field's name)
+    cmc: NDArray[np.float64]
+    mINP: float  # noqa: N815
+    num_valid_queries: int
+    ap: NDArray[np.float64]

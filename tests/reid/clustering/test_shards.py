@@ -1,0 +1,78 @@
+"""Shards and how a table is cut into them."""
+
+import numpy as np
+import pytest
+import torch
+
+from reid.clustering import BLOCK, Shard, as_rows, shard_bounds, split
+
+
+def first_and_size(shard: Shard, factor: int, *, offset: int) -> tuple[int, int]:
+    return factor * shard.start + offset, len(shard.features)
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 1023, 1024, 1025, 5000, 20 * BLOCK])
+@pytest.mark.parametrize("num_shards", [1, 2, 3, 5, 8])
+def test_bounds_cover_the_rows_on_edges_of_blocks(num_rows: int, num_shards: int) -> None:
+    bounds = shard_bounds(num_rows, num_shards)
+    assert len(bounds) == num_shards
+    assert [start for start, _ in bounds[1:]] == [stop for _, stop in bounds[:-1]]
+    assert (bounds[0][0], bounds[-1][1]) == (0, num_rows)
+    assert all(start % BLOCK == 0 or start == num_rows for start, _ in bounds)
+    blocks = [-(-(stop - start) // BLOCK) for start, stop in bounds]
+    assert max(blocks) - min(blocks) <= 1
+
+
+def test_split_keeps_every_row_in_order() -> None:
+    features = np.arange(3 * 2500, dtype=np.float32).reshape(2500, 3)
+    pool = split(features, 2)
+    assert (pool.num_rows, pool.num_features) == (2500, 3)
+    np.testing.assert_array_equal(np.concatenate([s.features for s in pool.shards]), features)
+    assert all(np.shares_memory(shard.features, features) for shard in pool.shards)
+    assert [shard.blocks() for shard in pool.shards] == [
+        [slice(0, 1024)],
+        [slice(0, 1024), slice(1024, 1476)],
+    ]
+
+
+def test_more_shards_than_blocks_leaves_shards_without_rows() -> None:
+    pool = split(np.ones((1500, 2), dtype=np.float32), 5)
+    assert sorted(len(shard.features) for shard in pool.shards) == [0, 0, 0, 476, 1024]
+    assert all(shard.features.shape[1] == 2 for shard in pool.shards)
+    assert [shard.blocks() for shard in pool.shards if not len(shard.features)] == [[], [], []]
+
+
+def test_map_passes_arguments_and_keeps_the_order() -> None:
+    pool = split(np.ones((2048, 2), dtype=np.float32), 2)
+    assert pool.map(first_and_size, 2, offset=7) == [(7, 1024), (2055, 1024)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_rows_of_a_tensor(dtype: torch.dtype) -> None:
+    features = torch.tensor([[1.5, -2.0], [0.25, 3.0], [8.0, 0.5]], dtype=dtype).T
+    rows = as_rows(features.requires_grad_())
+    assert rows.dtype == np.float32
+    assert rows.flags.c_contiguous
+    np.testing.assert_array_equal(rows, [[1.5, 0.25, 8.0], [-2.0, 3.0, 0.5]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_values_that_are_not_finite_are_refused(value: float) -> None:
+    features = np.ones((3000, 4))
+    features[2049, 3] = value
+    with (
+        np.errstate(over="ignore"),  # 1e39 is too large for float32
+        pytest.raises(ValueError, match="row 2049 hold NaN or infinity"),
+    ):
+        split(features, 2)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 1)])
+def test_features_that_are_not_a_matrix_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(rows, dimensions\)"):
+        split(np.ones(shape), 1)
+
+
+def test_no_shard_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_shards is 0"):
+        split(np.ones((4, 2)), 0)
