@@ -12,7 +12,7 @@ from cluster import checkpoints, labels
 from cluster.links import Link
 from cluster.storage import Folder
 from reid import dist
-from reid.checkpoint import RunState
+from reid.checkpoint import RunState, to_bytes
 from reid.clustering import ShardPool
 from reid.clustering.health import health
 from reid.data.pixel_store import PixelStore
@@ -21,10 +21,21 @@ from reid.extract import extract, rank_rows
 from reid.fit import Labelling, Report
 from reid.recipes.contract import Recipe
 
+BEST = "best.pt"
+"""the state after the best round, kept where the run selects by `oracle`"""
+
 
 def ranking_file(round: int) -> str:
     """Return the name of the file that keeps a round's rankings: `ap` (Q,), `top` (Q,k)."""
     return f"rankings/round={round:04d}.npz"
+
+
+def best_round(run: Folder) -> int | None:
+    """Return the round with the highest mAP on the target's test split, if any was scored."""
+    history = run / "history"
+    parts = [history.read_json(name) for name in history.names()]
+    scored = [(part["metrics"]["mAP"], part["round"]) for part in parts if part["metrics"]]
+    return max(scored)[1] if scored else None
 
 
 class RunHooks:
@@ -38,8 +49,9 @@ class RunHooks:
         pixels: PixelStore,
         truth: NDArray[np.int64],
         device: torch.device,
+        keep_best: bool,
     ) -> None:
-        self.run, self.link = run, link
+        self.run, self.link, self.keep_best = run, link, keep_best
         self.pixels, self.truth, self.device = pixels, truth, device
         self.round, self.num_rounds = 0, 0
 
@@ -78,8 +90,10 @@ class RunHooks:
         self.link.report(report)
 
     def save(self, state: RunState) -> None:
-        """Keep the state."""
+        """Keep the state, and apart from the others when its round scored best so far."""
         checkpoints.save(self.run, state)
+        if self.keep_best and state.step == 0 and best_round(self.run) == state.round - 1:
+            self.run.write(BEST, to_bytes(state))
 
     def progress(self, what: str, done: int, total: int, *, note: str = "") -> None:
         """Show how far a part of a round is."""

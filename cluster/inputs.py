@@ -1,5 +1,6 @@
 """Everything a run reads, opened and checked before any training."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from reid.data.datasets import load
 from reid.data.pixel_store import PixelStore, open_pixels
 from reid.data.torch_loader import Table
 from reid.evaluate import TestSplit
-from reid.recipes import AnyConfig
+from reid.recipes import AnyConfig, RunConfig
 from reid.recipes.source import SourceConfig
 from reid.types import Dataset, Split
 
@@ -39,6 +40,11 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
 
     Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
     """
+    if where.num_workers and config.num_identities % where.num_workers:
+        raise ValueError(
+            f"num_identities is {config.num_identities}, which {where.num_workers} workers cannot "
+            "share evenly; give a multiple with --num-identities"
+        )
     target = load(config.target, os.path.join(where.data_root, config.target))
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
@@ -56,20 +62,24 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
         manifest["data.source"] = _describe(source)
     else:
         _check_clusters(config.num_clusters, target)
-    test = TestSplit(
-        query=target.query,
-        gallery=target.gallery,
-        query_pixels=_pixels(target.query, config, where, show, f"decode {config.target} query"),
-        gallery_pixels=_pixels(
-            target.gallery, config, where, show, f"decode {config.target} gallery"
-        ),
-    )
     return Inputs(
         tables=tables,
-        test=test,
+        test=open_test(target, config, where, show=show),
         truth=target.train.pid,
         num_identities=num_identities,
         manifest=manifest,
+    )
+
+
+def open_test(
+    data: Dataset, config: RunConfig, where: ClusterConfig, *, show: Progress
+) -> TestSplit:
+    """Return a data set's test split with its images decoded."""
+    return TestSplit(
+        query=data.query,
+        gallery=data.gallery,
+        query_pixels=_pixels(data.query, config, where, show, f"decode {data.name} query"),
+        gallery_pixels=_pixels(data.gallery, config, where, show, f"decode {data.name} gallery"),
     )
 
 
@@ -91,13 +101,13 @@ def _check_clusters(num_clusters: int, target: Dataset) -> None:
 
 
 def _table(
-    split: Split, config: AnyConfig, where: ClusterConfig, show: Progress, what: str
+    split: Split, config: RunConfig, where: ClusterConfig, show: Progress, what: str
 ) -> Table:
     return Table(store=_pixels(split, config, where, show, what), camid=split.camid, labels={})
 
 
 def _pixels(
-    split: Split, config: AnyConfig, where: ClusterConfig, show: Progress, what: str
+    split: Split, config: RunConfig, where: ClusterConfig, show: Progress, what: str
 ) -> PixelStore:
     return open_pixels(
         split.path,
@@ -109,5 +119,13 @@ def _pixels(
 
 
 def _describe(data: Dataset) -> str:
+    """Return counts and a hash of names, identities and cameras of all splits."""
+    digest = hashlib.sha256()
+    for split in (data.train, data.query, data.gallery):
+        names = [os.path.basename(path) for path in split.path]
+        digest.update("\n".join(names).encode() + split.pid.tobytes() + split.camid.tobytes())
     train = f"{len(np.unique(data.train.pid))} ids, {len(data.train)} images"
-    return f"{data.name}: train {train}; query {len(data.query)}; gallery {len(data.gallery)}"
+    return (
+        f"{data.name}: train {train}; query {len(data.query)}; gallery {len(data.gallery)}; "
+        f"sha256 {digest.hexdigest()[:16]}"
+    )

@@ -57,9 +57,9 @@ def committed(run: Folder, round: int) -> Labelling | None:
     manifest = folder.read_json(MANIFEST)
     files = {}
     for name, digest in manifest["sha256"].items():
-        files[name] = folder.read(name)
+        files[name] = folder.read(name) if folder.exists(name) else b""
         if hashlib.sha256(files[name]).hexdigest() != digest:
-            log.warning("%s/%s is damaged; the round is labelled again", folder.uri, name)
+            log.warning("%s/%s is damaged or gone; the round is labelled again", folder.uri, name)
             return None
     table = pq.read_table(io.BytesIO(files[TABLE]))
     labels = {

@@ -1,12 +1,10 @@
 """Start a run: in this process, or on a Ray cluster as a worker group beside a clustering pool."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 import ray
 import ray.train
@@ -14,6 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig
+from cluster.environment import VARIABLES
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors
@@ -34,21 +33,20 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
             inputs=inputs,
         )  # fmt: skip
         return
-    with connected(job.where):
-        check_resources(job.where)
-        actors = start_actors(
-            job.where.num_shards,
-            num_cpus=job.where.cpus_per_shard,
-            num_gpus=job.where.gpus_per_shard,
-            max_restarts=-1,
-        )
-        try:
-            with watched(show) as board:
-                link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
-                _trainer(job, link, tracker).fit()
-        finally:
-            for actor in actors:
-                ray.kill(actor)
+    check_resources(job.where)
+    actors = start_actors(
+        job.where.num_shards,
+        num_cpus=job.where.cpus_per_shard,
+        num_gpus=job.where.gpus_per_shard,
+        max_restarts=-1,
+    )
+    try:
+        with watched(show) as board:
+            link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
+            _trainer(job, link, tracker).fit()
+    finally:
+        for actor in actors:
+            ray.kill(actor)
 
 
 @contextmanager
@@ -57,13 +55,13 @@ def connected(where: ClusterConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "RAY_USAGE_STATS_ENABLED": "0"}
     # "local" never joins a cluster that happens to run on this machine.
     ray.init(
         address=where.address or "local",
         include_dashboard=False if where.address is None else None,
         log_to_driver=False,
-        runtime_env={"env_vars": variables},
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": VARIABLES},
     )
     try:
         yield

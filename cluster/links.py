@@ -6,6 +6,7 @@
 import dataclasses
 import logging
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 MAX_GENERATIONS = 5
 """how often a round's features are sent before lost shards end the run"""
+RESTART_PAUSE_S = 2.0
+"""seconds Ray gets to restart an actor, doubled at each sending"""
 
 
 class Link(Protocol):
@@ -133,6 +136,7 @@ class RayLink:
             if everyone_sent and self.agree(partial(_solved, solve, pools)):
                 return
             log.warning("round %d: shards were lost in sending %d", round, generation + 1)
+            time.sleep(RESTART_PAUSE_S * 2**generation)
         raise RuntimeError(
             f"shards were lost in {MAX_GENERATIONS} sendings of round {round}'s features; look at "
             "the nodes of the clustering actors, or give them more memory"

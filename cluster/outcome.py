@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cluster import checkpoints
-from cluster.hooks import ranking_file
+from cluster.hooks import best_round, ranking_file
 from cluster.inputs import Inputs
 from cluster.storage import Folder
 from cluster.tracking import Tracker
@@ -44,7 +44,7 @@ def conclude(job: Job, inputs: Inputs, tracker: Tracker, *, wall_seconds: float)
     scored = [row for row in rounds if row["metrics"] is not None]
     chosen = scored[-1]
     if job.config.selection == "oracle":
-        chosen = max(scored, key=lambda row: float(row["metrics"]["mAP"]))
+        chosen = next(row for row in scored if row["round"] == best_round(job.folder))
     summary: dict[str, Any] = {
         "run": job.name,
         "config_hash": config_hash(job.config),

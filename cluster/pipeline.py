@@ -1,6 +1,7 @@
 """A run from its command to its summary: check, pre-train when needed, train, conclude."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from cluster import checkpoints, tracking
 from cluster.board import Show
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, open_inputs
-from cluster.launch import launch
+from cluster.launch import connected, launch
 from cluster.outcome import SUMMARY, conclude
 from cluster.storage import Folder
 from cluster.worker import Job, backbone_weights
@@ -27,24 +28,34 @@ def run(name: str, config: AnyConfig, where: ClusterConfig, *, show: Show) -> di
     Raises ValueError, before any training, for whatever cannot be trained.
     """
     job = Job(name=name, config=config, where=where)
-    claim(job)
+    refuse_other(job)
+    if job.folder.exists(SUMMARY):
+        summary: dict[str, Any] = job.folder.read_json(SUMMARY)
+        return summary
     inputs = open_inputs(config, where, show=show)
-    if not isinstance(config, SourceConfig):
-        job = replace(job, initial=initial_of(config, where, show=show))
-    return train(job, inputs, show=show)
+    with connected(where) if where.num_workers else nullcontext():
+        if not isinstance(config, SourceConfig):
+            job = replace(job, initial=initial_of(config, where, show=show))
+        # Only now: a refused config must not keep its corrected form out of the folder.
+        job.folder.write_json(CONFIG, described(job.config))
+        return train(job, inputs, show=show)
 
 
-def claim(job: Job) -> None:
-    """Write the config into the run's folder; ValueError when another config lives there."""
-    mine = {"kind": type(job.config).__name__, **flatten(job.config)}
-    if job.folder.exists(CONFIG):
-        changed = differences(mine, job.folder.read_json(CONFIG))
-        if changed:
-            raise ValueError(
-                f"{job.folder.uri} holds a run with another config ({'; '.join(changed)}); give "
-                "--name for a new run, or the old values to go on with that one"
-            )
-    job.folder.write_json(CONFIG, mine)
+def described(config: AnyConfig) -> dict[str, Any]:
+    """Return a config as the run's folder has it: its class and every value."""
+    return {"kind": type(config).__name__, **flatten(config)}
+
+
+def refuse_other(job: Job) -> None:
+    """Raise ValueError when a run with another config lives in the run's folder."""
+    if not job.folder.exists(CONFIG):
+        return
+    changed = differences(described(job.config), job.folder.read_json(CONFIG))
+    if changed:
+        raise ValueError(
+            f"{job.folder.uri} holds a run with another config ({'; '.join(changed)}); give "
+            "--name for a new run, or the old values to go on with that one"
+        )
 
 
 def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
@@ -61,10 +72,7 @@ def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
 
 
 def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
-    """Train a checked job, and conclude it; a finished one only gives its summary."""
-    if job.folder.exists(SUMMARY):
-        summary: dict[str, Any] = job.folder.read_json(SUMMARY)
-        return summary
+    """Train a checked job from where it stands, and conclude it."""
     tracker = tracking.start(
         uri=tracking_uri(job.where),
         experiment=job.where.experiment,

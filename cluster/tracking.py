@@ -5,17 +5,15 @@ in the run it began. Values are sent in batches, and a stretch of training that 
 round repeated after a failure gives the same values) is not sent twice.
 """
 
-import os
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 
 from reid.fit import Report
 
@@ -84,22 +82,27 @@ def start(
     tags: Mapping[str, str],
 ) -> Tracker:
     """Return the tracker of the run with this key, made when it is new, re-opened when not."""
+    logging.getLogger("mlflow").setLevel(
+        logging.WARNING
+    )  # its migrations of a new file, line by line
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+    key = run_key.replace("'", "%27")  # MLflow's filters know no escape
     runs = client.search_runs(
-        [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{run_key}'", max_results=1
+        [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1
     )
     if runs:
         run_id = runs[0].info.run_id
         client.update_run(run_id, status="RUNNING")
-        return Tracker(uri=uri, run_id=run_id)
-    run = client.create_run(experiment_id, run_name=name, tags={RUN_KEY: run_key, **tags})
+    else:
+        tags = {RUN_KEY: key, "reid.version": "0.1.0", **tags}
+        run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    # Sent again to a found run: it may have been killed before it had them all.
     rows = [Param(key, str(value)[:PARAM_CHARS]) for key, value in params.items()]
     for begin in range(0, len(rows), BATCH_PARAMS):
-        client.log_batch(run.info.run_id, params=rows[begin : begin + BATCH_PARAMS])
-    client.log_batch(run.info.run_id, tags=[RunTag("reid.version", "0.1.0")])
-    return Tracker(uri=uri, run_id=run.info.run_id)
+        client.log_batch(run_id, params=rows[begin : begin + BATCH_PARAMS])
+    return Tracker(uri=uri, run_id=run_id)
 
 
 def series_key(name: str) -> str:

@@ -47,7 +47,12 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
     if state is not None:
         log.info("%s goes on from round %d, step %d", job.name, state.round, state.step)
     hooks = RunHooks(
-        job.folder, link, pixels=data.tables["target"].store, truth=data.truth, device=device
+        job.folder,
+        link,
+        pixels=data.tables["target"].store,
+        truth=data.truth,
+        device=device,
+        keep_best=job.config.selection == "oracle",
     )
     fit(
         recipe,

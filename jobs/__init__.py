@@ -1,1 +1,5 @@
 """Things a person runs: each module is `python -m jobs.NAME --help`."""
+
+import cluster
+
+__all__ = ["cluster"]  # imported first: it sets variables that torch, Ray and MLflow read

@@ -1,14 +1,9 @@
-"""What all commands share: progress bars, tables, exit codes, and variables set before imports."""
+"""What all commands share: progress bars, error lines, exit codes."""
 
-import os
+import datetime
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# Large transparent pages for batches: halves the time of normalising 256x128 images.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from rich.console import Console
 from rich.progress import (
@@ -30,7 +25,10 @@ USAGE_ERROR, INTERRUPTED = 2, 130
 
 @contextmanager
 def progress_bars() -> Iterator[Show]:
-    """Yield `show(what, done, total, note)`; each `what` has a bar, finished ones stay."""
+    """Yield `show(what, done, total, note)`: bars on a terminal, else a line a finished part."""
+    if not console.is_terminal:
+        yield _line
+        return
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(bar_width=30),
@@ -47,6 +45,12 @@ def progress_bars() -> Iterator[Show]:
             bars.update(tasks[what], completed=done, total=total, note=note)
 
         yield show
+
+
+def _line(what: str, done: int, total: int, note: str) -> None:
+    if done >= total > 0:
+        now = datetime.datetime.now(tz=datetime.UTC).strftime("%H:%M:%S")
+        console.print(f"{now} {what} {done}/{total} {note}", markup=False, highlight=False)
 
 
 @contextmanager

@@ -14,12 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from jobs.console import console, exit_codes, progress_bars
-
-import tyro  # isort: skip (after the console has set the environment)
+import tyro
 
 from cluster.config import ClusterConfig
 from cluster.pipeline import run
+from jobs.console import console, exit_codes, progress_bars
 from jobs.tables import results_table
 from reid.recipes import RUNS, AnyConfig, method_of
 
@@ -36,11 +35,12 @@ class Options:
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line; exits with code 2 on a wrong one, 0 after --help."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        console.print(__doc__, markup=False, highlight=False)
+        out = sys.stdout if arguments else sys.stderr
+        print(__doc__, file=out)
         for name, config in RUNS.items():
             about = f"{method_of(config)}, {config.source} to {config.target}, {config.backbone}"
-            console.print(f"  {name:<36} {about}", markup=False, highlight=False)
-        console.print("\npython -m jobs.train RUN --help lists the options of a run.")
+            print(f"  {name:<36} {about}", file=out)
+        print("\npython -m jobs.train RUN --help lists the options of a run.", file=out)
         sys.exit(0 if arguments else 2)
     name = arguments[0]
     if name not in RUNS:
@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str]) -> Options:
     ]
     kind = dataclasses.make_dataclass("Run", fields, frozen=True, kw_only=True)
     kind.__doc__ = f"Options of {name}. `--name` is the run's folder in the storage."
-    given = tyro.cli(kind, args=list(arguments[1:]), prog=f"jobs.train {name}")
+    given: Any = tyro.cli(kind, args=list(arguments[1:]), prog=f"jobs.train {name}")
     return Options(name=given.name, config=given.config, cluster=given.cluster)
 
 

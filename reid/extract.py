@@ -38,13 +38,15 @@ def extract(
     """Return {view: (len(rows), D) float32 on the CPU} of `function` over un-augmented images."""
     parts: dict[str, list[Tensor]] = {}
     done = 0
-    for images in read_batches(store, rows=rows, batch_size=batch_size, device=device):
+    # Only the network knows the views and their widths: without rows it is shown one all the same.
+    shown = rows or range(1)
+    for images in read_batches(store, rows=shown, batch_size=batch_size, device=device):
         with autocast(device, precision):
             out = function(images)
         for view, values in out.items():
             parts.setdefault(view, []).append(values.float().cpu())
         done = min(done + batch_size, len(rows))
-        if progress is not None:
+        if progress is not None and rows:
             progress(done, len(rows))
     return {view: torch.cat(values)[: len(rows)] for view, values in parts.items()}
 

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,7 @@ class Report:
     images_per_s: float
 
 
+@runtime_checkable
 class Hooks(Protocol):
     """What surrounds the loop: labels come in; reports, states and progress go out."""
 

@@ -51,9 +51,9 @@ def config_hash(config: object) -> str:
 
 def differences(mine: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
     """Return one line for each dotted path whose value differs between two flattened configs."""
-    missing = "(absent)"
-    return [
-        f"{path}: {other.get(path, missing)!r} -> {mine.get(path, missing)!r}"
-        for path in sorted({*mine, *other})
-        if mine.get(path, missing) != other.get(path, missing)
-    ]
+
+    def shown(config: Mapping[str, object], path: str) -> str:
+        return repr(config[path]) if path in config else "(absent)"
+
+    pairs = ((path, shown(other, path), shown(mine, path)) for path in sorted({*mine, *other}))
+    return [f"{path}: {before} -> {after}" for path, before, after in pairs if before != after]

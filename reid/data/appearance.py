@@ -167,7 +167,7 @@ STYLES: dict[Domain, Style] = {
             (44, 48, 46),
         ),
         foliage=False,
-        gain=(0.66, 0.92), saturation=(0.75, 0.95), cast=0.1,
+        gain=(0.72, 0.98), saturation=(0.75, 0.95), cast=0.07,
         haze=(4.0, 14.0), noise=(2.5, 7.0), blur=0.008,
     ),
 }  # fmt: skip

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from reid.data.appearance import STYLES, Camera, Color, Domain, Moment, Person, Style
 from reid.data.figure import Pen, paint_body
 
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 """Raised whenever the same configuration would give other images."""
 
 SUPERSAMPLE = 2

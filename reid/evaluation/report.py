@@ -208,8 +208,8 @@ def _image(images: Images, row: int) -> NDArray[np.uint8]:
 def _series(
     rounds: Sequence[Mapping[str, Any]], key: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the rounds that have a value, and the values."""
-    points = [(entry["round"], entry[key]) for entry in rounds if entry.get(key) is not None]
+    """Return the rounds that have a value, counted from 1, and the values."""
+    points = [(entry["round"] + 1, entry[key]) for entry in rounds if entry.get(key) is not None]
     x, y = np.array(points, dtype=np.float64).reshape(-1, 2).T
     return x, y
 

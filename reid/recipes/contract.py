@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -98,6 +98,7 @@ class RunConfig:
         return 2 if self.backbone in ("resnet18", "resnet34") else 1
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """A published method: its networks, what is clustered, what is minimised.
 
@@ -168,6 +169,7 @@ class DemoSettings(TypedDict):
     last_stride: Literal[1, 2]
     height: int
     width: int
+    num_identities: int
     augment: AugmentConfig
 
 
@@ -176,9 +178,10 @@ DEMO: DemoSettings = {
     "target": "synthetic_b",
     "backbone": "resnet18",
     "weights": None,
-    "last_stride": 1,
+    "last_stride": 2,
     "height": 64,
     "width": 32,
+    "num_identities": 16,
     "augment": AugmentConfig(pad=3),
 }
 

@@ -29,7 +29,7 @@ from reid.models import (
     resnet,
 )
 from reid.models.weights import load_weights
-from reid.recipes.contract import DEMO, RunConfig, check_teacher, round_seed
+from reid.recipes.contract import DEMO, OptimConfig, RunConfig, check_teacher, round_seed
 from reid.types import Batch, PseudoLabels
 
 
@@ -120,6 +120,7 @@ RUNS: dict[str, MeanTeacherConfig] = {
         steps_per_round=40,
         eval_every_rounds=3,
         ema_momentum=0.99,
+        optim=OptimConfig(lr=7e-4, lr_decay="cosine"),
     ),
 }
 """Named runs: the demo's ablation."""

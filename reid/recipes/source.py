@@ -97,10 +97,10 @@ class Source:
 
 _DEMO = SourceConfig(
     **DEMO,
-    num_rounds=6,
+    num_rounds=5,
     steps_per_round=60,
-    eval_every_rounds=6,
-    optim=OptimConfig(warmup_rounds=1, lr_decay="cosine"),
+    eval_every_rounds=5,
+    optim=OptimConfig(lr=1e-3, warmup_rounds=1, lr_decay="cosine"),
 )
 
 RUNS: dict[str, SourceConfig] = {

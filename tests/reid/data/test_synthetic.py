@@ -1,4 +1,4 @@
-"""The built-in worlds: determinism, layout, disjointness, and folders that are whole or absent."""
+"""The built-in worlds: determinism, layout, no shared identities, whole folders or none."""
 
 import json
 from dataclasses import replace

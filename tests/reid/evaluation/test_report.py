@@ -197,13 +197,13 @@ def test_rounds_are_plotted_in_percent() -> None:
     ]
     assert plotted == [
         [
-            ([0, 2], [25, 50]),
+            ([1, 3], [25, 50]),
             ([0, 1], [12.5, 12.5]),  # axhline: fractions of the width
-            ([0, 2], [50, 75]),
+            ([1, 3], [50, 75]),
             ([0, 1], [37.5, 37.5]),
         ],
-        [([0, 1, 2], [30, 25, 20])],
-        [([0, 1, 2], [0.125, 0.25, 0.5])],
+        [([1, 2, 3], [30, 25, 20])],
+        [([1, 2, 3], [0.125, 0.25, 0.5])],
     ]
     assert [line.get_linestyle() for line in figure.axes[0].get_lines()] == ["-", "--", "-", "--"]
     legend = figure.axes[0].get_legend()

@@ -1,0 +1,109 @@
+"""Files of a run: whole or absent, and a folder that travels between processes."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cluster.storage import Folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(str(tmp_path / "run"))
+
+
+def test_what_is_written_is_read(folder: Folder) -> None:
+    data = bytes(range(256)) * 5000
+    folder.write("weights.pt", data)
+    assert folder.read("weights.pt") == data
+    assert Path(folder.uri, "weights.pt").read_bytes() == data
+
+
+def test_second_write_replaces_the_first(folder: Folder) -> None:
+    folder.write("a", b"a long first content")
+    folder.write("a", b"short")
+    assert folder.read("a") == b"short"
+    assert os.listdir(folder.uri) == ["a"]
+
+
+def test_write_makes_the_folders_in_a_name(folder: Folder) -> None:
+    folder.write("rankings/round=0000.npz", b"x")
+    assert (folder / "rankings").names() == ["round=0000.npz"]
+    assert folder.names() == ["rankings"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failing_write_leaves_the_old_bytes_and_nothing_else(
+    folder: Folder, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("a", b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(OSError, match="disk full"):
+            folder.write("a", b"new")
+    assert folder.read("a") == b"old"
+    assert os.listdir(folder.uri) == ["a"]
+
+
+def test_names_are_sorted_and_hide_unfinished_files(folder: Folder) -> None:
+    for name in ("b", "a", "c"):
+        folder.write(name, b"")
+    Path(folder.uri, "d.0123.tmp").write_bytes(b"half of it")  # what a killed process leaves
+    assert folder.names() == ["a", "b", "c"]
+
+
+def test_absent_folder_has_no_names(folder: Folder) -> None:
+    assert folder.names() == []
+    assert not folder.exists("a")
+
+
+def test_exists_is_about_files(folder: Folder) -> None:
+    folder.write("inner/a", b"")
+    assert (folder / "inner").exists("a")
+    assert not folder.exists("inner")
+
+
+def test_reading_an_absent_file_names_it(folder: Folder) -> None:
+    with pytest.raises(FileNotFoundError, match=r"run/absent\.json"):
+        folder.read("absent.json")
+
+
+def test_delete(folder: Folder) -> None:
+    folder.write("a", b"1")
+    folder.write("b", b"2")
+    folder.delete("a")
+    assert folder.names() == ["b"]
+    assert not folder.exists("a")
+
+
+def test_json_is_exact(folder: Folder) -> None:
+    value = {"mAP": 0.1 + 0.2, "rounds": [{"ari": None, "name": "é"}], "done": True}
+    folder.write_json("summary.json", value)
+    assert folder.read_json("summary.json") == value
+
+
+def test_inner_folder_and_absolute_path(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (folder / "a" / "b").uri == f"{folder.uri}/a/b"
+    assert (Folder("runs/") / "a").uri == "runs/a"
+    monkeypatch.chdir(Path(folder.uri).parent)
+    assert Folder("run").path == folder.uri
+    assert Folder("run").is_local
+
+
+def test_s3_address_is_left_alone() -> None:
+    inner = Folder("s3://bucket/prefix") / "run"
+    assert not inner.is_local
+    assert inner.path == inner.uri == "s3://bucket/prefix/run"
+
+
+def test_folder_pickles(folder: Folder) -> None:
+    folder.write("a", b"1")
+    copy = pickle.loads(pickle.dumps(folder))
+    assert copy == folder
+    assert copy.read("a") == b"1"
