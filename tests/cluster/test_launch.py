@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,16 +98,6 @@ def assert_same_run(
         assert torch.equal(state.networks[name], tensor), name
 
 
-def test_one_worker_equals_the_run_in_process(
-    ray_cluster: str, place: ClusterConfig, initial: str, undisturbed: Any
-) -> None:
-    where = replace(place, num_workers=1, num_shards=3)
-
-    found = run("one", adapt(initial), where, show=silent)
-
-    assert_same_run(found, last_state(place, "one"), undisturbed)
-
-
 def test_two_workers_and_three_shards_give_the_same_first_labels(
     ray_cluster: str, place: ClusterConfig, initial: str, undisturbed: Any
 ) -> None:
@@ -124,38 +114,37 @@ def test_two_workers_and_three_shards_give_the_same_first_labels(
         np.testing.assert_array_equal(two.labels[view].centers, one.labels[view].centers)
 
 
-def kill_one(title: str, history: Path, *, after: int, log: list[int]) -> None:
-    """Kill a Ray process of this session by its title once `after` reports are in storage."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if history.is_dir() and len(list(history.glob("*.json"))) >= after:
-            for process in psutil.Process().children(recursive=True):
-                if process.is_running() and process.name().startswith(title):
-                    os.kill(process.pid, signal.SIGKILL)
-                    log.append(process.pid)
-                    return
-        time.sleep(0.02)
+def kill_in_turn(titles: Mapping[str, int], history: Path, *, killed: list[str]) -> None:
+    """Kill a Ray process of this session of each title once so many reports are in storage."""
+    for title, after in titles.items():
+        deadline = time.monotonic() + 180
+        while title not in killed and time.monotonic() < deadline:
+            if len(list(history.glob("*.json"))) >= after:
+                for process in psutil.Process().children(recursive=True):
+                    if process.is_running() and process.name().startswith(title):
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(title)
+                        break
+            time.sleep(0.02)
 
 
-@pytest.mark.parametrize("title", ["ray::RayTrainWo", "ray::ShardActor"])
-def test_a_killed_process_changes_nothing(
-    ray_cluster: str, place: ClusterConfig, initial: str, undisturbed: Any, title: str
+def test_a_ray_run_with_a_killed_actor_and_a_killed_worker_equals_the_run_in_process(
+    ray_cluster: str, place: ClusterConfig, initial: str, undisturbed: Any
 ) -> None:
-    name = f"killed-{title[5:10]}"
-    killed: list[int] = []
+    titles = {"ray::ShardActor": 1, "ray::RayTrainWo": 3}
+    killed: list[str] = []
     killer = threading.Thread(
-        target=kill_one,
-        args=(title, Path(place.storage) / name / "history"),
-        kwargs={"after": 2, "log": killed},
+        target=kill_in_turn,
+        args=(titles, Path(place.storage) / "killed" / "history"),
+        kwargs={"killed": killed},
     )
     killer.start()
-    where = replace(place, num_workers=1, num_shards=2, save_every_steps=None)
 
-    found = run(name, adapt(initial), where, show=silent)
+    found = run("killed", adapt(initial), replace(place, num_workers=1, num_shards=3), show=silent)
 
     killer.join()
-    assert len(killed) == 1
-    assert_same_run(found, last_state(place, name), undisturbed)
+    assert killed == list(titles)
+    assert_same_run(found, last_state(place, "killed"), undisturbed)
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float) -> None:
@@ -186,10 +175,12 @@ def test_a_killed_driver_goes_on_with_the_same_command(
     )
     started = psutil.Process(first.pid)
     wait_for(lambda: len(list(history.glob("*.json"))) >= 2, seconds=240)
-    below = started.children(recursive=True)
+    workers = [p for p in started.children(recursive=True) if p.name().startswith("ray::RayTrain")]
     first.kill()
     first.wait()
-    psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert workers
+    assert not alive
     assert len(list(history.glob("*.json"))) < NUM_ROUNDS
 
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
