@@ -1,6 +1,7 @@
 """Where a run goes: workers, clustering pool, storage, tracking. What it trains is `RunConfig`."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,14 @@ class ClusterConfig:
             raise ValueError(f"threads_per_worker is {self.threads_per_worker}; give 1 or more")
         if self.save_every_steps is not None and self.save_every_steps < 1:
             raise ValueError(f"save_every_steps is {self.save_every_steps}; give 1 or more")
+
+    def resolved(self) -> "ClusterConfig":
+        """Return the config with absolute local paths: Ray's workers run in folders of their own."""
+        paths = {"storage": self.storage, "data_root": self.data_root, "cache": self.cache}
+        local = {
+            k: os.path.abspath(v) for k, v in paths.items() if v is not None and "://" not in v
+        }
+        return replace(self, **local)
 
     @property
     def needed_cpus(self) -> float:

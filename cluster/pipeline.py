@@ -27,6 +27,7 @@ def run(name: str, config: AnyConfig, where: ClusterConfig, *, show: Show) -> di
     The same call again goes on where a killed one stopped, and returns at once when all is done.
     Raises ValueError, before any training, for whatever cannot be trained.
     """
+    where = where.resolved()
     job = Job(name=name, config=config, where=where)
     refuse_other(job)
     if job.folder.exists(SUMMARY):
@@ -66,7 +67,7 @@ def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
         run(config.initial, named, where, show=show)
         path = (Folder(where.storage) / config.initial).uri
     else:
-        path = config.initial
+        path = Folder(config.initial).path
     backbone_weights(path, config.backbone)  # refuses another backbone now rather than later
     return path
 

@@ -1,0 +1,28 @@
+"""Where a run goes."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import ClusterConfig
+
+
+def test_local_paths_are_made_absolute_for_workers_with_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    where = ClusterConfig(storage="runs", data_root="s3://bucket/data", cache=None).resolved()
+
+    assert where.storage == str(tmp_path / "runs")
+    assert where.data_root == "s3://bucket/data"
+    assert where.cache is None
+    assert ClusterConfig(cache="pixels").resolved().cache == str(tmp_path / "pixels")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("num_workers", -1), ("num_shards", 0), ("threads_per_worker", 0)]
+)
+def test_impossible_values_are_refused_by_name(field: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{field} is {value}"):
+        ClusterConfig(**{field: value})
