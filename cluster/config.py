@@ -55,12 +55,13 @@ class ClusterConfig:
             raise ValueError(f"save_every_steps is {self.save_every_steps}; give 1 or more")
 
     def resolved(self) -> "ClusterConfig":
-        """Return the config with absolute local paths: Ray's workers run in folders of their own."""
-        paths = {"storage": self.storage, "data_root": self.data_root, "cache": self.cache}
-        local = {
-            k: os.path.abspath(v) for k, v in paths.items() if v is not None and "://" not in v
-        }
-        return replace(self, **local)
+        """Return the config with absolute local paths: Ray's workers run elsewhere."""
+        return replace(
+            self,
+            storage=_absolute(self.storage),
+            data_root=_absolute(self.data_root),
+            cache=None if self.cache is None else _absolute(self.cache),
+        )
 
     @property
     def needed_cpus(self) -> float:
@@ -71,3 +72,7 @@ class ClusterConfig:
     def needed_gpus(self) -> float:
         """GPUs a run reserves."""
         return self.num_workers * int(self.use_gpu) + self.num_shards * self.gpus_per_shard
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
