@@ -49,11 +49,12 @@ class RunHooks:
         pixels: PixelStore,
         truth: NDArray[np.int64],
         device: torch.device,
+        num_rounds: int,
         keep_best: bool,
     ) -> None:
         self.run, self.link, self.keep_best = run, link, keep_best
         self.pixels, self.truth, self.device = pixels, truth, device
-        self.round, self.num_rounds = 0, 0
+        self.round, self.num_rounds = 0, num_rounds
 
     def label(self, recipe: Recipe, round: int) -> Labelling:
         """Return the round's committed labels; extract and cluster first where there are none.
@@ -61,7 +62,7 @@ class RunHooks:
         A round is a pure function of (weights, round, seed), so labels found in storage are this
         round's, whoever wrote them.
         """
-        self.round, self.num_rounds = round, recipe.config.num_rounds
+        self.round = round
         if not self.link.agree(lambda: labels.committed(self.run, round) is not None):
             self._extract_and_cluster(recipe, round)
         labelling = labels.committed(self.run, round)

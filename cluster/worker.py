@@ -52,6 +52,7 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
         pixels=data.tables["target"].store,
         truth=data.truth,
         device=device,
+        num_rounds=job.config.num_rounds,
         keep_best=job.config.selection == "oracle",
     )
     fit(
