@@ -57,7 +57,8 @@ def _line(what: str, done: int, total: int, note: str) -> None:
 def exit_codes(*, again: str = "") -> Iterator[None]:
     """Turn a wrong input into one line and exit code 2, Ctrl-C into a word about resuming and 130.
 
-    A ValueError is what the checks before training raise; errors inside training keep their trace.
+    A ValueError is what the checks before training raise. Errors inside Ray's workers keep their
+    trace; a ValueError of training in this process becomes one line too.
     """
     try:
         yield

@@ -127,11 +127,7 @@ def fit(
             last = steps.stop == config.steps_per_round
             scores = None
             if last and _is_evaluated(round, config):
-                started = time.perf_counter()
-                found = evaluate(recipe, test, device=device)
-                hooks.evaluated(round, found)
-                scores = metrics(found.scores)
-                seconds["evaluate"] = time.perf_counter() - started
+                scores, seconds["evaluate"] = _score(recipe, test, hooks, round, device=device)
             hooks.report(
                 Report(
                     round=round,
@@ -272,6 +268,16 @@ def _with_labels(
         return dict(tables)
     fresh = {view: value.labels for view, value in labels.items()}
     return {**tables, "target": replace(tables["target"], labels=fresh)}
+
+
+def _score(
+    recipe: Recipe, test: TestSplit, hooks: Hooks, round: int, *, device: torch.device
+) -> tuple[dict[str, float], float]:
+    """Return a round's scores and the seconds they took; the hooks keep what was found."""
+    started = time.perf_counter()
+    found = evaluate(recipe, test, device=device)
+    hooks.evaluated(round, found)
+    return metrics(found.scores), time.perf_counter() - started
 
 
 def _is_evaluated(round: int, config: RunConfig) -> bool:
