@@ -6,6 +6,10 @@ from reid.checkpoint import RunState, from_bytes, to_bytes
 KEEP = 2
 
 
+class NoCheckpoint(ValueError):  # noqa: N818
+    """There is no state where one was looked for."""
+
+
 def name_of(state: RunState) -> str:
     """Return the file name of a state; names sort in the order of training."""
     return f"round={state.round:04d}-step={state.step:06d}.pt"
@@ -29,16 +33,16 @@ def latest(run: Folder) -> RunState | None:
 
 
 def read(path: str) -> RunState:
-    """Return the state in a file, or the last one of a run's folder; ValueError names the path."""
+    """Return the state in a file, or the last of a run's folder; NoCheckpoint names the path."""
     parent, _, name = path.rstrip("/").rpartition("/")
     try:
         if name.endswith(".pt"):
             return from_bytes(Folder(parent or ".").read(name), name=path)
         state = latest(Folder(path))
     except FileNotFoundError:
-        raise ValueError(f"there is no checkpoint {path}") from None
+        raise NoCheckpoint(f"there is no checkpoint {path}") from None
     if state is None:
-        raise ValueError(f"there is no checkpoint in {path}/checkpoints")
+        raise NoCheckpoint(f"there is no checkpoint in {path}/checkpoints")
     return state
 
 

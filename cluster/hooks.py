@@ -18,8 +18,9 @@ from reid.clustering.health import health
 from reid.data.pixel_store import PixelStore
 from reid.evaluate import Evaluation
 from reid.extract import extract, rank_rows
-from reid.fit import Labelling, Report
+from reid.fit import Labelling
 from reid.recipes.contract import Recipe
+from reid.types import Report
 
 BEST = "best.pt"
 """the state after the best round, kept where the run selects by `oracle`"""

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import ray
 import ray.train
@@ -12,13 +12,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig
+from cluster.controller import ToTracker
 from cluster.environment import VARIABLES
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors
 from cluster.tracking import Tracker
 from cluster.worker import Job, work
-from reid.fit import Report
 
 
 def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
@@ -35,7 +35,7 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
         return
     check_resources(job.where)
     actors = start_actors(
-        job.where.num_shards,
+        job.num_shards,
         num_cpus=job.where.cpus_per_shard,
         num_gpus=job.where.gpus_per_shard,
         max_restarts=-1,
@@ -85,31 +85,12 @@ def check_resources(where: ClusterConfig) -> None:
             )
 
 
-class ToTracker(ray.train.UserCallback):
-    """Sends rank 0's reports on, in the controller's process: the one writer of the run."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
-
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any
-    ) -> None:
-        """Send rank 0's report."""
-        self.tracker.report(Report(**metrics[0]))
-
-
-def _train(settings: dict[str, Any]) -> None:
-    """Run one worker of the group."""
-    work(settings["job"], settings["link"])
-
-
 def _trainer(job: Job, link: RayLink, tracker: Tracker) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
     return TorchTrainer(
-        _train,
-        train_loop_config={"job": job, "link": link},
+        partial(work, job, link),  # not as train_loop_config, which the controller would unpack
         torch_config=TorchConfig(
             backend="cpu:gloo,cuda:nccl" if where.use_gpu else "gloo",
             timeout_s=int(where.call_timeout_s),

@@ -20,7 +20,7 @@ from cluster.shards import ActorHandle, RayShardPool, ShardLost, Token, send_fea
 from cluster.tracking import Tracker
 from reid import dist
 from reid.clustering import ShardPool, split
-from reid.fit import Report
+from reid.types import Report
 
 T = TypeVar("T")
 Solve = Callable[[Mapping[str, ShardPool]], None]

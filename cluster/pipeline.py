@@ -1,5 +1,6 @@
 """A run from its command to its summary: check, pre-train when needed, train, conclude."""
 
+import difflib
 import time
 from contextlib import nullcontext
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Any
 
 from cluster import checkpoints, tracking
 from cluster.board import Show
+from cluster.checkpoints import NoCheckpoint
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, open_inputs
 from cluster.launch import connected, launch
@@ -68,7 +70,12 @@ def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
         path = (Folder(where.storage) / config.initial).uri
     else:
         path = Folder(config.initial).path
-    backbone_weights(path, config.backbone)  # refuses another backbone now rather than later
+    try:
+        backbone_weights(path, config.backbone)  # refuses another backbone now rather than later
+    except NoCheckpoint as error:
+        near = difflib.get_close_matches(config.initial, RUNS, n=1)
+        hint = f"did you mean --initial {near[0]}?" if near else "give a run or a checkpoint"
+        raise ValueError(f"{error}; {hint}") from None
     return path
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reid.fit import Report
+from reid.types import Report
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

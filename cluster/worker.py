@@ -15,6 +15,7 @@ from cluster.storage import Folder
 from reid.checkpoint import RunState
 from reid.fit import fit
 from reid.recipes import AnyConfig, Recipe, below, build
+from reid.recipes.source import SourceConfig
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,11 @@ class Job:
     def folder(self) -> Folder:
         """The run's folder."""
         return Folder(self.where.storage) / self.name
+
+    @property
+    def num_shards(self) -> int:
+        """Clustering actors of the run: none where labels are given."""
+        return 0 if isinstance(self.config, SourceConfig) else self.where.num_shards
 
 
 def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:

@@ -6,7 +6,7 @@ the weights, the optimizer's moments and two counters.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -20,7 +20,7 @@ from reid.evaluate import Evaluation, TestSplit, evaluate, metrics
 from reid.extract import autocast
 from reid.override import config_hash, flatten
 from reid.recipes.contract import OptimConfig, Recipe, RunConfig
-from reid.types import PseudoLabels
+from reid.types import PseudoLabels, Report
 
 CHECK_EVERY = 10
 """steps between looks at the loss: each waits for the device"""
@@ -33,23 +33,6 @@ class Labelling:
     labels: Mapping[str, PseudoLabels]
     seconds: Mapping[str, float]
     health: Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """What a stretch of a round did: the whole round, or up to a save inside it.
-
-    `series` {name: one value a step} from global step `first_step`; `health` only with the round's
-    first stretch, `metrics` only with its last and where the round was evaluated.
-    """
-
-    round: int
-    first_step: int
-    series: Mapping[str, Sequence[float]]
-    health: Mapping[str, Mapping[str, float]]
-    metrics: Mapping[str, float] | None
-    seconds: Mapping[str, float]
-    images_per_s: float
 
 
 @runtime_checkable

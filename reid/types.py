@@ -4,7 +4,7 @@ Legend: N rows of a table, B rows of a batch, D feature dimensions, K clusters, 
 G gallery.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,3 +87,20 @@ class Retrieval:
     mINP: float  # noqa: N815
     num_valid_queries: int
     ap: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a stretch of a round did: the whole round, or up to a save inside it.
+
+    `series` {name: one value a step} from global step `first_step`; `health` only with the round's
+    first stretch, `metrics` only with its last and where the round was evaluated.
+    """
+
+    round: int
+    first_step: int
+    series: Mapping[str, Sequence[float]]
+    health: Mapping[str, Mapping[str, float]]
+    metrics: Mapping[str, float] | None
+    seconds: Mapping[str, float]
+    images_per_s: float

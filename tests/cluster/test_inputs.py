@@ -175,9 +175,11 @@ def test_checkpoint_of_another_backbone(
 
 
 def test_initial_that_is_not_there(config: Any, place: ClusterConfig, refused: Any) -> None:
-    assert "there is no checkpoint in sauce-demo" in refused(
-        replace(config, initial="sauce-demo"), place
-    )
+    words = refused(replace(config, initial="sauce-demo"), place)
+    assert "there is no checkpoint in " in words
+    assert words.endswith("/sauce-demo/checkpoints; did you mean --initial source-demo?")
+    words = refused(replace(config, initial="/nowhere/x"), place)
+    assert words == "there is no checkpoint in /nowhere/x/checkpoints; give a run or a checkpoint"
 
 
 def test_backbone_weights_are_the_checkpoints(tiny_runs: Any) -> None:

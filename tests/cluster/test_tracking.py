@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from cluster import tracking
 from cluster.tracking import Tracker
-from reid.fit import Report
+from reid.types import Report
 
 PARAMS = {"optim.lr": 7e-4, "optim.milestones": [40, 70], "weights": None, "long": "x" * 9000}
 PARAMS |= {f"field{i:03d}": i for i in range(150)}  # more than one request takes

@@ -16,12 +16,12 @@ from reid.data.datasets import load
 from reid.data.synthetic import WorldConfig, write_world
 from reid.evaluate import Evaluation, TestSplit
 from reid.extract import extract, rank_rows
-from reid.fit import Labelling, Report
+from reid.fit import Labelling
 from reid.models import resnet
 from reid.recipes import RUNS, AnyConfig, build
 from reid.recipes.contract import Recipe
 from reid.recipes.source import SourceConfig
-from reid.types import Split
+from reid.types import Report, Split
 
 CPU = torch.device("cpu")
 HEIGHT, WIDTH = 32, 16
