@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -41,12 +43,30 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
         max_restarts=-1,
     )
     try:
-        with watched(show) as board:
+        with watched(show) as board, interruptible():
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
             _trainer(job, link, tracker).fit()
     finally:
         for actor in actors:
             ray.kill(actor)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be KeyboardInterrupt again: Ray Train ends the process with exit code 0 instead.
+
+    Its handler, which also stops the workers, is gone after the block.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Ray Train sets no handler there either
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

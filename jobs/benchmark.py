@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,9 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
             {
                 "case": case,
                 "seed": seed,
+                "config_hash": summary["config_hash"],
                 "mAP": summary[key]["mAP"],
+                "gain": summary[key]["mAP"] - source["direct_transfer"]["mAP"],
                 "rank1": summary[key]["rank1"],
                 "seconds": summary["wall_seconds"],
                 "mAP_of_rounds": [row["mAP"] for row in summary["rounds"]],
@@ -108,9 +111,12 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return mean and spread (standard deviation) of each case over seeds."""
+    """Return mean and spread (standard deviation) of each case over seeds.
+
+    A gain is the distance to direct transfer of the same seed, in points.
+    """
     table = Table(title="built-in worlds, person A to B, ResNet-18 from scratch, 64x32")
-    for column in ("case", "mAP % by seed", "mAP %", "rank-1 %", "s"):
+    for column in ("case", "mAP % by seed", "mAP %", "gain", "least gain", "rank-1 %", "s"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [row for row in rows if row["case"] == case]
@@ -118,6 +124,8 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
             case,
             " ".join(percent(row["mAP"]) for row in mine),
             spread([row["mAP"] for row in mine]),
+            spread([row["gain"] for row in mine]),
+            percent(min(row["gain"] for row in mine)),
             spread([row["rank1"] for row in mine]),
             f"{statistics.mean(row['seconds'] for row in mine):.0f}",
         )
@@ -138,6 +146,17 @@ def machine() -> str:
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
+def commit() -> str:
+    """Return the commit the code is at, with a `+` when files differ from it; "" without git."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
+
+
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Measure, print the table, write the rows."""
     with exit_codes(again="the same command goes on"), progress_bars() as show:
@@ -145,8 +164,14 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
             raise ValueError("--set changes the run: give the changed run a name with --variant")
         rows = measure(options, show=show)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    result = {"what": options.what, "machine": machine(), "date": today, "rows": rows}
-    console.print(f"{result['machine']}, {today}", highlight=False)
+    result = {
+        "what": options.what,
+        "machine": machine(),
+        "date": today,
+        "commit": commit(),
+        "rows": rows,
+    }
+    console.print(f"{result['machine']}, {today}, commit {result['commit']}", highlight=False)
     console.print(table_of(rows))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(result, indent=2), encoding="utf-8")

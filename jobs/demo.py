@@ -1,6 +1,6 @@
 """The main job on built-in data: CORE-ReID V2 from one drawn camera network to another, on Ray.
 
-    python -m jobs.demo [--storage runs] [--num-workers 1] [--num-shards 2]
+    python -m jobs.demo [--storage runs] [--num-workers 1] [--num-shards 1]
 
 Draws two worlds of little people, trains a ResNet-18 on the labels of the first, adapts it to the
 second without labels, and leaves `demo/summary.json`, `demo/ranking.png`, `demo/rounds.png` and an
@@ -33,7 +33,7 @@ class Options:
     """folder for data and runs"""
     num_workers: int = 1
     """training processes; 0 runs in this process, without Ray"""
-    num_shards: int = 2
+    num_shards: int = 1
     """clustering actors"""
 
 

@@ -160,7 +160,7 @@ def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:
 
 
 class DemoSettings(TypedDict):
-    """Fields that all of the demo's runs share."""
+    """Fields of all the demo's runs."""
 
     source: str
     target: str
@@ -183,6 +183,30 @@ DEMO: DemoSettings = {
     "width": 32,
     "num_identities": 16,
     "augment": AugmentConfig(pad=3),
+}
+
+
+class DemoBudget(DemoSettings):
+    """Fields of all the demo's adaptations, so that methods compare under one budget."""
+
+    initial: str
+    num_clusters: int
+    num_rounds: int
+    steps_per_round: int
+    eval_every_rounds: int
+    ema_momentum: float
+    optim: OptimConfig
+
+
+DEMO_BUDGET: DemoBudget = {
+    **DEMO,
+    "initial": "source-demo",
+    "num_clusters": 250,
+    "num_rounds": 9,
+    "steps_per_round": 60,
+    "eval_every_rounds": 3,
+    "ema_momentum": 0.99,
+    "optim": OptimConfig(lr=7e-4, lr_decay="cosine"),
 }
 
 

@@ -44,7 +44,7 @@ from reid.models import (
     resnet,
 )
 from reid.models.weights import load_weights, seeded
-from reid.recipes.contract import DEMO, OptimConfig, RunConfig, check_teacher, round_seed
+from reid.recipes.contract import DEMO_BUDGET, OptimConfig, RunConfig, check_teacher, round_seed
 from reid.types import Batch, PseudoLabels
 
 VIEWS = ("global", "top", "bottom")
@@ -192,16 +192,6 @@ RUNS: dict[str, CoreReIDV2Config] = {
         initial="source-cuhk03_np-market1501",
         num_clusters=900,
     ),
-    "core_reid_v2-demo": CoreReIDV2Config(
-        **DEMO,
-        initial="source-demo",
-        num_clusters=250,
-        num_rounds=12,
-        steps_per_round=40,
-        eval_every_rounds=3,
-        batches="shared",
-        ema_momentum=0.99,
-        optim=OptimConfig(lr=7e-4, lr_decay="cosine"),
-    ),
+    "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair on which `make demo` runs."""

@@ -29,7 +29,7 @@ from reid.models import (
     resnet,
 )
 from reid.models.weights import load_weights
-from reid.recipes.contract import DEMO, OptimConfig, RunConfig, check_teacher, round_seed
+from reid.recipes.contract import DEMO_BUDGET, RunConfig, check_teacher, round_seed
 from reid.types import Batch, PseudoLabels
 
 
@@ -112,15 +112,6 @@ class MeanTeacher:
 
 
 RUNS: dict[str, MeanTeacherConfig] = {
-    "mean_teacher-demo": MeanTeacherConfig(
-        **DEMO,
-        initial="source-demo",
-        num_clusters=250,
-        num_rounds=12,
-        steps_per_round=40,
-        eval_every_rounds=3,
-        ema_momentum=0.99,
-        optim=OptimConfig(lr=7e-4, lr_decay="cosine"),
-    ),
+    "mean_teacher-demo": MeanTeacherConfig(**DEMO_BUDGET),
 }
 """Named runs: the demo's ablation."""

@@ -107,6 +107,6 @@ RUNS: dict[str, SourceConfig] = {
     "source-market1501-cuhk03_np": SourceConfig(source="market1501", target="cuhk03_np"),
     "source-cuhk03_np-market1501": SourceConfig(source="cuhk03_np", target="market1501"),
     "source-demo": _DEMO,
-    "supervised-demo": replace(_DEMO, source=_DEMO.target),
+    "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }
 """Named runs: published pairs, the demo's source stage, and the demo's supervised upper bound."""

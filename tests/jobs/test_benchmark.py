@@ -1,0 +1,95 @@
+"""The demo benchmark: its cases, their table, its options."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from jobs import benchmark
+from jobs.benchmark import Options, change, main, measure, spread, table_of
+from reid.recipes import RUNS, AnyConfig
+
+MAP = {"source": 0.30, "core_reid_v2": 0.60, "mean_teacher": 0.50, "supervised": 0.90}
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnyConfig]:
+    """Replace training by made scores, a point more each seed; return {run: its config}."""
+    runs: dict[str, AnyConfig] = {}
+
+    def run(name: str, config: AnyConfig, *_: object, **__: object) -> dict[str, Any]:
+        runs[name] = config
+        case, _, seed = name.partition("-seed")
+        scores = {"mAP": MAP[case.removesuffix("-slow")] + 0.01 * int(seed), "rank1": 0.5}
+        source = case in ("source", "supervised")
+        return {
+            "direct_transfer": scores if source else None,
+            "adapted": None if source else scores,
+            "config_hash": "abc",
+            "wall_seconds": 10.0,
+            "rounds": [{"mAP": scores["mAP"]}],
+        }
+
+    monkeypatch.setattr(benchmark, "run", run)
+    monkeypatch.setattr(benchmark, "draw_worlds", lambda *_, **__: None)
+    return runs
+
+
+def silent(*_: object) -> None:
+    """Show nothing."""
+
+
+def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, AnyConfig]) -> None:
+    rows = measure(Options(what="demo", seeds=2, storage="bench"), show=silent)
+    assert [(row["case"], row["seed"]) for row in rows] == [
+        (case, seed)
+        for seed in (1, 2)
+        for case in ("direct transfer", "core_reid_v2", "mean_teacher", "supervised")
+    ]
+    assert {config.seed for name, config in trained.items() if name.endswith("2")} == {2}
+    for case in ("core_reid_v2", "mean_teacher"):
+        assert trained[f"{case}-seed2"].initial == "bench/source-seed2"  # type: ignore[union-attr]
+    gains = {row["case"]: row["gain"] for row in rows}
+    assert gains == pytest.approx(
+        {"direct transfer": 0, "core_reid_v2": 0.3, "mean_teacher": 0.2, "supervised": 0.6}
+    )
+
+
+def test_a_variant_is_measured_alone_under_its_own_name(trained: dict[str, AnyConfig]) -> None:
+    options = Options(what="demo", seeds=1, variant="slow", set=("optim.lr=1e-5", "batches=three"))
+    rows = measure(options, show=silent)
+    assert [row["case"] for row in rows] == ["direct transfer", "core_reid_v2-slow"]
+    config = trained["core_reid_v2-slow-seed1"]
+    assert config.optim.lr == 1e-5
+    assert config.batches == "three"  # type: ignore[union-attr]
+
+
+def test_unknown_field_is_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'fusion'"):
+        change(RUNS["core_reid_v2-demo"], ["fuson=released"])
+
+
+def test_mean_and_deviation() -> None:
+    values = [0.5, 0.6, 0.75]
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    assert spread(values) == f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    assert spread([0.5]) == "50.0 ± 0.0"
+
+
+def test_the_table_has_a_line_a_case_and_the_file_its_rows(
+    trained: dict[str, AnyConfig], tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.json"
+    main(Options(what="demo", seeds=3, storage=str(tmp_path), json=str(file)))
+    result = json.loads(file.read_text())
+    assert len(result["rows"]) == 12
+    assert result["commit"]
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table_of(result["rows"]))
+    line = next(line for line in capture.get().splitlines() if "mean_teacher" in line)
+    for text in ("51.0 52.0 53.0", "52.0 ± 1.0", "20.0 ± 0.0"):
+        assert text in line
