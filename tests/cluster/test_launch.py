@@ -18,7 +18,7 @@ import torch
 
 from cluster import checkpoints, labels
 from cluster.config import ClusterConfig
-from cluster.launch import check_resources
+from cluster.launch import check_resources, interruptible
 from cluster.pipeline import run
 from cluster.storage import Folder
 from reid.checkpoint import RunState
@@ -195,3 +195,23 @@ def test_a_run_that_asks_for_too_much_is_refused(ray_cluster: str, place: Cluste
         check_resources(replace(place, num_workers=100))
     with pytest.raises(ValueError, match=r"reserves 2 GPUs.*has 0"):
         check_resources(replace(place, num_workers=2, use_gpu=True))
+
+
+def test_ctrl_c_is_keyboard_interrupt_whatever_ray_train_makes_of_it() -> None:
+    def fit() -> None:
+        with interruptible():
+            signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit()
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_controller_imports_neither_networks_nor_mlflow() -> None:
+    code = "import sys, cluster.controller; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(out.stdout.split())
+    assert "cluster.controller" in loaded
+    assert not loaded & {"mlflow", "torchvision", "faiss", "reid.fit", "reid.recipes"}
