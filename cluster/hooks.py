@@ -15,7 +15,7 @@ from reid import dist
 from reid.checkpoint import RunState, to_bytes
 from reid.clustering import ShardPool
 from reid.clustering.health import health
-from reid.data.pixel_store import PixelStore
+from reid.data.steps import ImageStore
 from reid.evaluate import Evaluation
 from reid.extract import extract, rank_rows
 from reid.fit import Labelling
@@ -47,7 +47,7 @@ class RunHooks:
         run: Folder,
         link: Link,
         *,
-        pixels: PixelStore,
+        pixels: ImageStore,
         truth: NDArray[np.int64],
         device: torch.device,
         num_rounds: int,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cluster.config import ClusterConfig
 from reid.data.datasets import load
 from reid.data.pixel_store import PixelStore, open_pixels
-from reid.data.torch_loader import Table
+from reid.data.steps import Table
 from reid.evaluate import TestSplit
 from reid.recipes import AnyConfig, RunConfig
 from reid.recipes.source import SourceConfig

@@ -17,7 +17,7 @@ from cluster.inputs import Inputs
 from cluster.storage import Folder
 from cluster.tracking import Tracker
 from cluster.worker import Job, pick_device
-from reid.data.pixel_store import PixelStore
+from reid.data.steps import ImageStore
 from reid.evaluate import Evaluation, evaluate, metrics
 from reid.evaluation.report import (
     Ranking,
@@ -160,5 +160,5 @@ def draw_rankings(
     )
 
 
-def _image(store: PixelStore, row: int) -> NDArray[np.uint8]:
+def _image(store: ImageStore, row: int) -> NDArray[np.uint8]:
     return store.read(np.array([row]))[0]

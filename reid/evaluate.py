@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reid import dist
-from reid.data.pixel_store import PixelStore
+from reid.data.steps import ImageStore
 from reid.evaluation import retrieval
 from reid.evaluation.report import ranked_gallery
 from reid.extract import Progress, extract, rank_rows
@@ -29,12 +29,12 @@ class TestSplit:
 
     query: Split
     gallery: Split
-    query_pixels: PixelStore
-    gallery_pixels: PixelStore
+    query_pixels: ImageStore
+    gallery_pixels: ImageStore
 
 
 def embed_all(
-    recipe: Recipe, store: PixelStore, *, device: torch.device, progress: Progress | None = None
+    recipe: Recipe, store: ImageStore, *, device: torch.device, progress: Progress | None = None
 ) -> Float32[Tensor, "N E"]:
     """Return the embeddings of every image of a store, in row order, on every rank."""
     batch_size = recipe.config.extract_batch

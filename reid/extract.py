@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from reid.data.pixel_store import PixelStore
+from reid.data.steps import ImageStore
 from reid.data.torch_loader import read_batches
 
 Progress = Callable[[int, int], None]
@@ -27,7 +27,7 @@ def rank_rows(num_rows: int, *, batch_size: int, rank: int, world: int) -> range
 @torch.no_grad()
 def extract(
     function: Callable[[Tensor], dict[str, Tensor]],
-    store: PixelStore,
+    store: ImageStore,
     *,
     rows: range,
     batch_size: int,

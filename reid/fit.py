@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from reid import dist
 from reid.checkpoint import RunState
-from reid.data.torch_loader import Table, torch_loader
+from reid.data.steps import Table
+from reid.data.torch_loader import torch_loader
 from reid.evaluate import Evaluation, TestSplit, evaluate, metrics
 from reid.extract import autocast
 from reid.override import config_hash, flatten

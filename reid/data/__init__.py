@@ -3,12 +3,14 @@
 from reid.data.augment import AugmentConfig, AugmentParams, apply, draw, normalise
 from reid.data.pixel_store import PixelStore, UndecodableImages, open_pixels
 from reid.data.samplers import PKIndex, pk_index, pk_rows, random_rows
-from reid.data.torch_loader import Draw, Table, read_batches, torch_loader
+from reid.data.steps import Draw, ImageStore, Table
+from reid.data.torch_loader import read_batches, torch_loader
 
 __all__ = [
     "AugmentConfig",
     "AugmentParams",
     "Draw",
+    "ImageStore",
     "PKIndex",
     "PixelStore",
     "Table",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
-from reid.data.torch_loader import Draw
+from reid.data.steps import Draw
 from reid.models.backbones import BackboneName
 from reid.types import Batch, PseudoLabels
 

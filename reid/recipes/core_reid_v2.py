@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import ShardPool, kmeans
-from reid.data.torch_loader import Draw
+from reid.data.steps import Draw
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import (

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
-from reid.data.torch_loader import Draw
+from reid.data.steps import Draw
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import GlobalNet, bidirectional_mean, resnet
 from reid.recipes.contract import DEMO, OptimConfig, RunConfig

@@ -10,7 +10,8 @@ from PIL import Image
 
 from reid.data.augment import AugmentConfig, normalise
 from reid.data.pixel_store import open_pixels
-from reid.data.torch_loader import Draw, Table, read_batches, torch_loader
+from reid.data.steps import Draw, Table
+from reid.data.torch_loader import read_batches, torch_loader
 
 H, W, N = 12, 6, 40
 PLAIN = AugmentConfig(flip=0.0, pad=0, local_grayscale=0.0, global_grayscale=0.0, erasing=0.0)
