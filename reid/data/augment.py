@@ -21,7 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _ATTEMPTS = 10
-_GREY_WEIGHTS = (19595, 38470, 7471)  # ITU-R 601 luma in 1/65536, the integers Pillow uses
+GREY_WEIGHTS = (19595, 38470, 7471)  # ITU-R 601 luma in 1/65536, the integers Pillow uses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ def _grey_(images: UInt8[Tensor, "b H W 3"], boxes: Int64[np.ndarray, "b 4"]) ->
     chosen, inside = _touched(images, boxes)
     pixels = rows.index_select(0, chosen)
     red, green, blue = pixels.int().unbind(dim=2)
-    weight_r, weight_g, weight_b = _GREY_WEIGHTS
+    weight_r, weight_g, weight_b = GREY_WEIGHTS
     luma = ((weight_r * red + weight_g * green + weight_b * blue + (1 << 15)) >> 16).byte()
     for channel in pixels.unbind(dim=2):
         channel.copy_(torch.where(inside, luma, channel))

@@ -120,8 +120,8 @@ def _build(
             shape = (len(names), height, width, 3)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(out, header)
-            decode = partial(_decode, height=height, width=width)
-            failures = _write(out, names, threads, decode, progress)
+            one = partial(decode, height=height, width=width)
+            failures = _write(out, names, threads, one, progress)
             if failures:
                 raise UndecodableImages(failures, num_images=len(names))
             out.flush()
@@ -135,14 +135,14 @@ def _write(
     out: BinaryIO,
     names: Sequence[str],
     threads: ThreadPoolExecutor,
-    decode: Callable[[str], NDArray[np.uint8] | str],
+    one: Callable[[str], NDArray[np.uint8] | str],
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, str]]:
     """Append the records in order, a block at a time; return (path, reason) of each failure."""
     failures: list[tuple[str, str]] = []
     for start in range(0, len(names), _BLOCK):
         block = names[start : start + _BLOCK]
-        for name, record in zip(block, threads.map(decode, block), strict=True):
+        for name, record in zip(block, threads.map(one, block), strict=True):
             if isinstance(record, str):
                 failures.append((name, record))
             else:
@@ -152,7 +152,7 @@ def _write(
     return failures
 
 
-def _decode(path: str, *, height: int, width: int) -> NDArray[np.uint8] | str:
+def decode(path: str, *, height: int, width: int) -> NDArray[np.uint8] | str:
     """Return one record (height,width,3) uint8, or why there is none."""
     try:
         with Image.open(path) as image:

@@ -50,7 +50,7 @@ def torch_loader(
             batches[plan.spec.name] = batch_of(plan, table, images, device=device)
         return batches
 
-    return _prefetch(make, steps, device=device)
+    return prefetch(make, steps, device=device)
 
 
 def read_batches(
@@ -72,7 +72,7 @@ def read_batches(
         padding = np.repeat(block[-1:], batch_size - len(block))
         return normalise(_pixels(store, np.append(block, padding), device=device))
 
-    return _prefetch(make, range(0, len(rows), batch_size), device=device)
+    return prefetch(make, range(0, len(rows), batch_size), device=device)
 
 
 def _pixels(
@@ -84,10 +84,10 @@ def _pixels(
     return images.to(device)
 
 
-def _prefetch(
+def prefetch(
     make: Callable[[int], _Made], items: Iterable[int], *, device: torch.device
 ) -> Generator[_Made, None, None]:
-    """Yield make(item) in order from a thread, `_DEPTH` ahead, that ends with the iterator."""
+    """Yield make(item) in order from a thread, two items ahead, that ends with the iterator."""
     enter = None
     if device.type == "cuda":  # a new thread starts on the first GPU, whichever is this rank's
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -1,0 +1,61 @@
+"""Images left encoded: what a table is read from where its decoded pixels do not fit on the disk.
+
+Legend: N images of the table, n rows read, H height, W width.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+from numpy.typing import NDArray
+
+from reid.data.pixel_store import UndecodableImages, decode
+
+
+class EncodedStore:
+    """Images of a whole table, decoded and resized (H,W) at each reading, by threads.
+
+    The pixels are those a `PixelStore` of the same paths holds. Pickles as the paths.
+    """
+
+    def __init__(self, paths: Shaped[np.ndarray, "N"], *, height: int, width: int) -> None:
+        if len(paths) == 0:
+            raise ValueError("paths is empty: a store needs at least one image.")
+        self.paths, self.height, self.width = paths, height, width
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.paths)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(EncodedStore, height=self.height, width=self.width), (self.paths,)
+
+    def read(self, rows: Int64[np.ndarray, "n"]) -> UInt8[np.ndarray, "n H W 3"]:
+        """Return these rows' pixels, uint8 RGB, in the order asked.
+
+        Raises `UndecodableImages` naming every file that is missing or does not decode.
+        """
+        names = [str(path) for path in self.paths[rows]]
+        one = partial(decode, height=self.height, width=self.width)
+        records = list(self._threads.map(one, names))
+        failures = [(n, r) for n, r in zip(names, records, strict=True) if isinstance(r, str)]
+        if failures:
+            raise UndecodableImages(failures, num_images=len(names))
+        pixels = np.empty((len(rows), self.height, self.width, 3), dtype=np.uint8)
+        for row, record in enumerate(records):
+            pixels[row] = record
+        return pixels
+
+    def encoded(self, rows: Int64[np.ndarray, "n"]) -> Sequence[NDArray[np.uint8]]:
+        """Return the bytes of these rows' files, for a decoder of its own."""
+        return list(self._threads.map(_bytes, self.paths[rows]))
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(thread_name_prefix="reid-decode")  # Pillow works without the GIL
+
+
+def _bytes(path: str) -> NDArray[np.uint8]:
+    return np.fromfile(path, dtype=np.uint8)
