@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,6 +51,16 @@ def embed_all(
     return dist.all_gather_rows(mine["embed"].to(device)).cpu()
 
 
+def query_cameras(test: TestSplit) -> Int64[np.ndarray, "Q"]:
+    """Return the queries' cameras; -1, which no gallery image has, where all images share one.
+
+    Data without cameras then keeps its matches, which as views of one camera would all be junk.
+    """
+    camid = test.query.camid
+    one = len(np.unique(np.concatenate([camid, test.gallery.camid]))) == 1
+    return np.full_like(camid, -1) if one else camid
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Scores, and the first gallery rows of every query (Q,k), junk removed, for pictures."""
@@ -70,7 +80,7 @@ def evaluate(
     )
     ids: dict[str, Any] = {
         "query_pids": test.query.pid,
-        "query_camids": test.query.camid,
+        "query_camids": query_cameras(test),
         "gallery_pids": test.gallery.pid,
         "gallery_camids": test.gallery.camid,
     }

@@ -21,12 +21,14 @@ class Split:
     """One table of images: row i is image i everywhere; sorted by path.
 
     `path` (N,) str, `pid` (N,) int64 identity (-1 junk, 0 distractor in galleries that have them),
-    `camid` (N,) int64 camera from 0 (all 0 where the data set has no cameras).
+    `camid` (N,) int64 camera from 0 (all 0 where the data set has no cameras), `modality` (N,)
+    int64, 0 visible, 1 infrared (None where the data set has one modality).
     """
 
     path: Shaped[np.ndarray, "N"]
     pid: Int64[np.ndarray, "N"]
     camid: Int64[np.ndarray, "N"]
+    modality: Int64[np.ndarray, "N"] | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -55,8 +55,8 @@ CONTRACT = "reid.recipes.contract"
 GLOBAL_RNG_OWNER = (
     "reid/models/weights.py"  # torch's own initialisers draw from the global generator
 )
-SEEDED_NUMPY = {"BitGenerator", "Generator", "PCG64", "Philox", "SeedSequence", "default_rng"}
-SEEDED_BY_ARGUMENT = {"PCG64", "Philox", "SeedSequence", "default_rng"}
+SEEDED_BY_ARGUMENT = {"PCG64", "Philox", "RandomState", "SeedSequence", "default_rng"}
+SEEDED_NUMPY = SEEDED_BY_ARGUMENT | {"BitGenerator", "Generator"}
 GLOBAL_TORCH = {"manual_seed", "seed", "initial_seed", "get_rng_state", "set_rng_state"}
 TORCH_SAMPLERS = {"bernoulli", "multinomial", "normal", "rand", "randint", "randn", "randperm"}
 TORCH_SAMPLERS |= {"rand_like", "randint_like", "randn_like"}

@@ -247,7 +247,7 @@ def write_world(
     num_workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draw a world into the folder `root`, which `reid.data.datasets.market1501.load` reads.
+    """Draw a world into the folder `root`, which `reid.data.datasets.market1501.read` reads.
 
     The folder appears only when complete. Where it already holds the same world nothing is done.
     `num_workers` processes draw: more than one pays from some ten thousand images on, and needs a

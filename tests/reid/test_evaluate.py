@@ -8,7 +8,7 @@ import torch
 
 from reid import evaluate as module
 from reid.data import normalise
-from reid.evaluate import embed_all, evaluate, metrics
+from reid.evaluate import embed_all, evaluate, metrics, query_cameras
 from reid.evaluation import retrieval
 from reid.recipes.source import Source
 from reid.types import Retrieval
@@ -122,3 +122,12 @@ def test_metrics_are_named_as_people_quote_them():
     }
     short = Retrieval(mAP=0.5, cmc=cmc[:5], mINP=0.25, num_valid_queries=2, ap=scores.ap)
     assert metrics(short).keys() == {"mAP", "rank1", "rank5", "mINP"}
+
+
+def test_data_without_cameras_keeps_its_matches(tiny_world):
+    test = tiny_world.test
+    np.testing.assert_array_equal(query_cameras(test), test.query.camid)
+    query, gallery = (replace(s, camid=np.zeros_like(s.camid)) for s in (test.query, test.gallery))
+    blind = replace(test, query=query, gallery=gallery)
+    assert not set(query_cameras(blind)) & set(gallery.camid)
+    assert query_cameras(blind).shape == query.camid.shape

@@ -2,41 +2,85 @@
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
-from reid.data.datasets import market1501
+from reid.data.datasets import (
+    cuhk03_np,
+    dukemtmc,
+    folder,
+    market1501,
+    msmt17,
+    personx,
+    regdb,
+    sysu_mm01,
+    table,
+    vehicleid,
+    vehiclex,
+    veri776,
+    veriwild,
+    vric,
+)
 from reid.types import Dataset
 
 __all__ = ["DATASETS", "load"]
 
 
-def _synthetic(name: str, root: str | os.PathLike[str]) -> Dataset:
+class Reader(Protocol):
+    """Reads a data set's folder; `strict` refuses counts other than the published ones."""
+
+    def __call__(self, root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
+        """Return the data set in the folder `root`."""
+        ...
+
+
+def _synthetic(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
     """Read a world that `reid.data.synthetic.write_world` drew, in Market-1501's layout."""
-    return replace(market1501.load(root), name=name)
+    return market1501.read(root)
 
 
-DATASETS: dict[str, Callable[[str | os.PathLike[str]], Dataset]] = {
+DATASETS: dict[str, Reader] = {
+    # persons
     "market1501": market1501.load,
-    "synthetic_a": partial(_synthetic, "synthetic_a"),
-    "synthetic_b": partial(_synthetic, "synthetic_b"),
+    "dukemtmc": dukemtmc.load,
+    "cuhk03_np": cuhk03_np.load,
+    "cuhk03_np_labeled": partial(cuhk03_np.load, boxes="labeled"),
+    "msmt17": msmt17.load,
+    "personx": personx.load,
+    # vehicles
+    "veri776": veri776.load,
+    **{f"vehicleid_{size}": partial(vehicleid.load, size=size) for size in vehicleid.TEST_SIZES},
+    **{f"veriwild_{size}": partial(veriwild.load, size=size) for size in veriwild.TEST_SIZES},
+    "vehiclex": vehiclex.load,
+    "vric": vric.load,
+    # persons in visible and infrared light
+    "sysu_mm01": sysu_mm01.load,
+    "sysu_mm01_indoor": partial(sysu_mm01.load, mode="indoor"),
+    "regdb": regdb.load,
+    **{
+        f"regdb_{trial}{end}": partial(regdb.load, trial=trial, query=query)
+        for trial in regdb.TRIALS
+        for query, end in (("visible", ""), ("thermal", "_thermal"))
+    },
+    # built-in worlds, and anybody's own images
+    "synthetic_a": _synthetic,
+    "synthetic_b": _synthetic,
+    "folder": folder.load,
+    "table": table.load,
 }
-"""The names the command line takes."""
+"""The names the command line takes; `regdb` and `sysu_mm01` alone are the first trial."""
 
 
-def load(name: str, root: str | os.PathLike[str]) -> Dataset:
+def load(name: str, root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
     """Read the data set called `name` from the folder `root`.
 
-    Raises ValueError for an unknown name (with the nearest known ones) and for a folder that is not
-    as that data set's reader expects.
+    Raises ValueError for an unknown name (with the nearest known ones), for a folder that is not as
+    that data set's reader expects, and, if `strict`, for counts other than the published ones;
+    otherwise these give a `reading.CountWarning`.
     """
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"known are {', '.join(sorted(DATASETS))}"
-        )
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DATASETS)}"
         raise ValueError(f"there is no data set {name!r}; {hint}")
-    return DATASETS[name](root)
+    return replace(DATASETS[name](root, strict=strict), name=name)

@@ -10,6 +10,8 @@ from reid.data.datasets import market1501
 
 TRAIN = ("0002_c1s1_000451_03.jpg", "0002_c2s1_000776_01.jpg", "0007_c6s3_077419_04.jpg")
 QUERY = ("0001_c1s1_001051_00.jpg", "0003_c3s3_064744_00.jpg")
+pytestmark = pytest.mark.filterwarnings("ignore::reid.data.datasets.reading.CountWarning")
+
 GALLERY = ("0001_c2s1_000301_00.jpg", "0000_c4s6_000810_02.jpg", "-1_c3s1_000401_03.jpg")
 
 

@@ -51,7 +51,7 @@ def test_another_seed_gives_another_world_of_the_same_size(world, tmp_path):
 
 
 def test_the_reader_finds_what_the_configuration_says(world):
-    dataset = market1501.load(world)
+    dataset = market1501.read(world)
     assert len(dataset.train) == 33
     assert sorted(np.unique(dataset.train.pid, return_counts=True)[1]) == [6, 6, 7, 7, 7]
     assert len(dataset.query) == 3 * 2
@@ -64,7 +64,7 @@ def test_the_reader_finds_what_the_configuration_says(world):
 
 
 def test_every_query_has_a_match_from_another_camera(world):
-    dataset = market1501.load(world)
+    dataset = market1501.read(world)
     for pid, camid in zip(dataset.query.pid, dataset.query.camid, strict=True):
         assert (dataset.gallery.camid[dataset.gallery.pid == pid] != camid).any()
     for pid in np.unique(dataset.query.pid):
@@ -74,7 +74,7 @@ def test_every_query_has_a_match_from_another_camera(world):
 
 def test_train_test_and_the_two_domains_share_no_identity(world, tmp_path):
     write_world(tmp_path / "b", replace(SMALL, domain="b"))
-    a, b = market1501.load(world), market1501.load(tmp_path / "b")
+    a, b = market1501.read(world), market1501.read(tmp_path / "b")
     groups = [set(split.pid) for split in (a.train, a.query, b.train, b.query)]
     assert len(set.union(*groups)) == sum(len(group) for group in groups) == 5 + 3 + 5 + 3
 
@@ -83,7 +83,7 @@ def test_domain_b_is_darker_and_less_saturated(world, tmp_path):
     write_world(tmp_path / "b", replace(SMALL, domain="b"))
 
     def mean_hsv(root: Path) -> np.ndarray:
-        images = (Image.open(path).convert("HSV") for path in market1501.load(root).train.path)
+        images = (Image.open(path).convert("HSV") for path in market1501.read(root).train.path)
         return np.mean([np.asarray(image).mean(axis=(0, 1)) for image in images], axis=0)
 
     (_, saturation_a, value_a), (_, saturation_b, value_b) = (
