@@ -206,7 +206,7 @@ DEMO_BUDGET: DemoBudget = {
     "steps_per_round": 60,
     "eval_every_rounds": 3,
     "ema_momentum": 0.99,
-    "optim": OptimConfig(lr=7e-4, lr_decay="cosine"),
+    "optim": OptimConfig(lr=7e-4, lr_decay="cosine", optimizer_reset=True),
 }
 
 

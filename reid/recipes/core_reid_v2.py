@@ -58,7 +58,7 @@ class CoreReIDV2Config(RunConfig):
     """where the backbone starts: a source run (trained first when missing) or a checkpoint file"""
     num_clusters: int
     """identities assumed in the target data, the same for the three views"""
-    fusion: Literal["trained", "released"] = "trained"
+    fusion: Literal["released", "trained"] = "released"
     batches: Literal["three", "shared"] = "three"
     optim: OptimConfig = OptimConfig(optimizer_reset=True)
     ema_momentum: float = 0.999

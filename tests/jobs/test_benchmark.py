@@ -2,14 +2,18 @@
 
 import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
-from jobs import benchmark
-from jobs.benchmark import Options, change, main, measure, spread, table_of
+from jobs.benchmark import main
+from jobs.benchmarks import data, demo, timing
+from jobs.benchmarks.demo import Options, change, measure, spread, table_of
 from reid.recipes import RUNS, AnyConfig
 
 MAP = {"source": 0.30, "core_reid_v2": 0.60, "mean_teacher": 0.50, "supervised": 0.90}
@@ -33,8 +37,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnyConfig]:
             "rounds": [{"mAP": scores["mAP"]}],
         }
 
-    monkeypatch.setattr(benchmark, "run", run)
-    monkeypatch.setattr(benchmark, "draw_worlds", lambda *_, **__: None)
+    monkeypatch.setattr(demo, "run", run)
+    monkeypatch.setattr(demo, "draw_worlds", lambda *_, **__: None)
     return runs
 
 
@@ -43,7 +47,7 @@ def silent(*_: object) -> None:
 
 
 def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, AnyConfig]) -> None:
-    rows = measure(Options(what="demo", seeds=2, storage="bench"), show=silent)
+    rows = measure(Options(seeds=2, storage="bench"), show=silent)
     assert [(row["case"], row["seed"]) for row in rows] == [
         (case, seed)
         for seed in (1, 2)
@@ -59,7 +63,7 @@ def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, AnyConf
 
 
 def test_a_variant_is_measured_alone_under_its_own_name(trained: dict[str, AnyConfig]) -> None:
-    options = Options(what="demo", seeds=1, variant="slow", set=("optim.lr=1e-5", "batches=three"))
+    options = Options(seeds=1, variant="slow", set=("optim.lr=1e-5", "batches=three"))
     rows = measure(options, show=silent)
     assert [row["case"] for row in rows] == ["direct transfer", "core_reid_v2-slow"]
     config = trained["core_reid_v2-slow-seed1"]
@@ -83,7 +87,7 @@ def test_the_table_has_a_line_a_case_and_the_file_its_rows(
     trained: dict[str, AnyConfig], tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.json"
-    main(Options(what="demo", seeds=3, storage=str(tmp_path), json=str(file)))
+    main(["demo", "--storage", str(tmp_path), "--json", str(file)])
     result = json.loads(file.read_text())
     assert len(result["rows"]) == 12
     assert result["commit"]
@@ -93,3 +97,39 @@ def test_the_table_has_a_line_a_case_and_the_file_its_rows(
     line = next(line for line in capture.get().splitlines() if "mean_teacher" in line)
     for text in ("51.0 52.0 53.0", "52.0 ± 1.0", "20.0 ± 0.0"):
         assert text in line
+
+
+def test_changes_need_a_name() -> None:
+    with pytest.raises(ValueError, match="with --variant"):
+        measure(Options(set=("fusion=released",)), show=silent)
+
+
+def test_turns_alternate_and_the_first_is_not_measured() -> None:
+    calls: list[str] = []
+    cases = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    seconds = timing.interleaved(cases, repeats=2)
+    assert calls == ["a", "b"] * 3
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
+    assert timing.median_ratio([2.0, 9.0, 4.0], [1.0, 1.0, 4.0]) == 2.0
+
+
+def test_processor_time_is_counted_with_that_of_ended_children() -> None:
+    before = timing.cpu_seconds()
+    code = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert 0.3 <= timing.cpu_seconds() - before < 3
+
+
+def test_data_cases_make_a_pass_each(tmp_path: Path) -> None:
+    paths = data.write_images(tmp_path, 40, 20, 90, count=data.BATCH)
+    for case in data.loader_cases(paths, tmp_path).values():
+        case()
+    batches = torch.utils.data.DataLoader(data.Peer(list(paths)), batch_size=4)
+    assert next(iter(batches)).shape == (4, 3, data.HEIGHT, data.WIDTH)
+
+
+def test_the_data_table_compares_with_the_peer() -> None:
+    rows = data._rows("small", {data.PEER: [2.0, 4.0], "x": [1.0, 1.0]}, data.PEER, count=10)
+    assert [row["ratio"] for row in rows] == [1.0, 3.0]
+    assert rows[1]["us"] == 1e5
+    assert data.table_of(rows).row_count == 2
