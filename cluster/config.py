@@ -39,7 +39,7 @@ class ClusterConfig:
     max_failures: int = 3
     """restarts of the worker group before the run gives up"""
     start_timeout_s: float = 300.0
-    """seconds to wait for the workers to start"""
+    """seconds to wait for workers, and for clustering actors, to start"""
     call_timeout_s: float = 1800.0
     """seconds before a clustering call or a collective counts as stalled"""
 

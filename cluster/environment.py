@@ -7,6 +7,8 @@ VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # `uv run` above a Ray driver would otherwise start once more in every worker.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Ray runs its workers at niceness 15: beside one busy process an import of 10 s took 2 minutes.
+    "RAY_worker_niceness": "0",
     # OpenMP threads that spin at barriers stand still for a whole time slice whenever another
     # process has the core: 0.5 s became 11 s a training step beside one busy process (LOG.md).
     "OMP_WAIT_POLICY": "PASSIVE",

@@ -41,6 +41,7 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
         num_cpus=job.where.cpus_per_shard,
         num_gpus=job.where.gpus_per_shard,
         max_restarts=-1,
+        timeout_s=job.where.start_timeout_s,
     )
     try:
         with watched(show) as board, interruptible():

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from cluster.shards import ActorHandle, RayShardPool, ShardLost, Token, send_features
+from cluster.shard_actor import Token
+from cluster.shards import ActorHandle, RayShardPool, ShardLost, send_features
 from cluster.tracking import Tracker
 from reid import dist
 from reid.clustering import ShardPool, split

@@ -1,4 +1,6 @@
-"""The Ray version of `reid.clustering.shards`: shards live in actors, `map` is one call to each.
+"""The Ray version of `reid.clustering.shards`: shards live in actors, which `map` calls in turn.
+
+`run` sends a whole algorithm to the actors, where `map` is an exchange among them (`group.py`).
 
 Actors are stateful and Ray restarts them empty. So every call carries a token, (round, generation):
 an actor that does not hold the complete rows of exactly that token refuses to compute. The caller
@@ -6,8 +8,8 @@ sees `ShardLost`, sends the features again under the next generation and repeats
 One actor holds one shard of each view; views may be clustered from several threads at once.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
@@ -15,7 +17,9 @@ import ray
 from jaxtyping import Float32
 from ray.exceptions import ObjectLostError, RayActorError
 
-from reid.clustering.shards import Shard, as_rows, shard_bounds
+from cluster.shard_actor import PoolInfo, ShardActor, ShardNotLoaded, Token
+from reid.clustering.shards import Shard, ShardPool, as_rows, shard_bounds
+from reid.dist import PeerLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,15 +27,8 @@ T = TypeVar("T")
 ActorHandle: TypeAlias = Any
 """A Ray handle of a `ShardActor`; Ray's handles have no static types."""
 
-Token: TypeAlias = tuple[int, int]
-"""(round, generation): generation counts the times the features of a round were sent."""
-
 _CHUNK_BYTES = 64 << 20  # Ray moves objects of 1 to 256 MB best
 _SHARED_BYTES = 100_000  # larger arguments go into the object store: once, not once per actor
-
-
-class ShardNotLoaded(RuntimeError):  # noqa: N818 (a state, as in ShardLost)
-    """The actor does not hold all rows of the key and token it was asked for."""
 
 
 class ShardLost(RuntimeError):  # noqa: N818
@@ -46,73 +43,6 @@ class ShardLost(RuntimeError):  # noqa: N818
             f"shards {self.shards} lost their rows (actor died or was restarted): send the "
             "features again with the next generation and repeat"
         )
-
-
-@dataclass
-class _Loading:
-    """One shard on its way in: `arrived` (n,) tells which rows are there."""
-
-    token: Token
-    bounds: tuple[int, int]
-    shard: Shard
-    arrived: np.ndarray = field(repr=False)
-
-
-class ShardActor:
-    """Holds one shard per key (view) and runs functions on it; calls run one after another."""
-
-    def __init__(self) -> None:
-        self._loadings: dict[str, _Loading] = {}
-
-    def node_id(self) -> str:
-        """Return the id of the node the actor runs on."""
-        return str(ray.get_runtime_context().get_node_id())
-
-    def load(
-        self,
-        key: str,
-        token: Token,
-        bounds: tuple[int, int],
-        first: int,
-        chunk: Float32[np.ndarray, "m D"],
-    ) -> None:
-        """Copy the table rows from `first` on into the shard of rows `bounds`.
-
-        The first chunk of another token (or other bounds: the same rows over more actors) replaces
-        whatever the key held. Chunks come in any order and may be repeated.
-        """
-        loading = self._loadings.get(key)
-        if loading is None or (loading.token, loading.bounds) != (token, bounds):
-            start, stop = bounds
-            rows = np.empty((stop - start, chunk.shape[1]), dtype=np.float32)
-            arrived = np.zeros(stop - start, dtype=bool)
-            loading = _Loading(token, bounds, Shard(start, rows), arrived)
-            self._loadings[key] = loading
-        low = first - loading.shard.start
-        loading.shard.features[low : low + len(chunk)] = chunk
-        loading.arrived[low : low + len(chunk)] = True
-
-    def apply(
-        self,
-        key: str,
-        token: Token,
-        fn: Callable[Concatenate[Shard, P], T],
-        /,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Return `fn(shard, *args, **kwargs)`.
-
-        ShardNotLoaded unless the complete rows of `key` arrived under `token`.
-        """
-        loading = self._loadings.get(key)
-        if loading is None or loading.token != token:
-            held = "nothing" if loading is None else f"token {loading.token}"
-            raise ShardNotLoaded(f"shard of {key!r} was asked for token {token} and holds {held}")
-        if not loading.arrived.all():
-            missing = int((~loading.arrived).sum())
-            raise ShardNotLoaded(f"shard of {key!r}, token {token}, still lacks {missing} rows")
-        return fn(loading.shard, *args, **kwargs)
 
 
 def start_actors(
@@ -236,6 +166,46 @@ class RayShardPool:
         what = f"{fn.__name__} of {self._key!r}"
         return _collect(calls, what=what, nodes=self._node_ids, timeout_s=self._timeout_s)
 
+    def run(
+        self, fn: Callable[Concatenate[ShardPool, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `fn(pool, *args, **kwargs)`, run by all actors, `map` being their exchange.
+
+        Raises as `map`. A lost shard leaves the others waiting for it, so all actors are restarted
+        and all shards reported lost.
+        """
+        self._node_ids = self._node_ids or _nodes(self._actors, self._timeout_s)
+        size = len(self._actors)
+        asked: dict[str, Any] = {"nodes": self._node_ids, "timeout_s": self._timeout_s}
+        meeting = [(0, self._actors[0].meet.remote(self._token, size))]
+        about = PoolInfo(
+            key=self._key,
+            token=self._token,
+            num_shards=size,
+            num_rows=self.num_rows,
+            num_features=self.num_features,
+            address=_collect(meeting, what="meeting", **asked)[0],
+            timeout_s=self._timeout_s,
+        )
+        with _ASKING:  # several views: every actor must meet them in one order
+            calls = [
+                (shard, actor.run.remote(about, shard, fn, *args, **kwargs))
+                for shard, actor in enumerate(self._actors)
+            ]
+        try:
+            answers = ray.get([call for _, call in calls], timeout=self._timeout_s)
+        except _LOST as error:
+            for actor in self._actors:
+                ray.kill(actor, no_restart=False)
+            raise ShardLost(range(size)) from error
+        except ray.exceptions.GetTimeoutError:
+            raise _late(calls, f"{fn.__name__} of {self._key!r}", **asked) from None
+        result: T = answers[0]
+        return result
+
+
+_ASKING = threading.Lock()
+
 
 def _share(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.nbytes > _SHARED_BYTES:
@@ -248,7 +218,7 @@ def _nodes(actors: Sequence[ActorHandle], timeout_s: float) -> list[str]:
     return _collect(calls, what="asking for the node", nodes=(), timeout_s=timeout_s)
 
 
-_LOST = (RayActorError, ObjectLostError, ShardNotLoaded)
+_LOST = (RayActorError, ObjectLostError, ShardNotLoaded, PeerLost)
 
 
 def _collect(
@@ -259,17 +229,24 @@ def _collect(
     try:
         return list(ray.get(references, timeout=timeout_s))
     except ray.exceptions.GetTimeoutError:
-        _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
-        late = sorted({shard for shard, reference in calls if reference in waiting})
-        names = [f"{shard} (node {nodes[shard] if nodes else 'unknown'})" for shard in late]
-        raise TimeoutError(
-            f"{what}: no answer in {timeout_s} s from shards {', '.join(names)}; look at those "
-            "nodes, or allow more time"
-        ) from None
+        raise _late(calls, what, nodes=nodes, timeout_s=timeout_s) from None
     except _LOST as error:
         ready, _ = ray.wait(references, num_returns=len(references), timeout=timeout_s)
         lost = {shard for shard, reference in calls if reference in ready and _is_lost(reference)}
         raise ShardLost(sorted(lost)) from error
+
+
+def _late(
+    calls: Sequence[tuple[int, Any]], what: str, *, nodes: Sequence[str], timeout_s: float
+) -> TimeoutError:
+    references = [reference for _, reference in calls]
+    _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
+    late = sorted({shard for shard, reference in calls if reference in waiting})
+    names = [f"{shard} (node {nodes[shard] if nodes else 'unknown'})" for shard in late]
+    return TimeoutError(
+        f"{what}: no answer in {timeout_s} s from shards {', '.join(names)}; look at those nodes, "
+        "or allow more time"
+    )
 
 
 def _is_lost(reference: Any) -> bool:

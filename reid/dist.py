@@ -1,6 +1,7 @@
 """Collectives that do nothing in a single process: the only file that knows torch.distributed."""
 
-from typing import TypeVar, cast
+import datetime
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -74,3 +75,60 @@ def average(value: Shaped[torch.Tensor, "*shape"]) -> Shaped[torch.Tensor, "*sha
     total = value.clone()
     dist.all_reduce(total)
     return total / world_size()
+
+
+class PeerLost(RuntimeError):  # noqa: N818 (says what happened, not only that it is an error)
+    """Another process of the group died or did not answer in time."""
+
+
+_c10d: Any = dist  # names that torch does not export to type checkers
+_HEAD = 8  # bytes that hold the length of what follows
+
+
+def open_meeting(host: str) -> Any:
+    """Return a new meeting place at an address of this machine, with its `port`, for `join`.
+
+    It lasts as long as the object.
+    """
+    return _c10d.TCPStore(host, 0, is_master=True, wait_for_workers=False)
+
+
+def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) -> None:
+    """Leave the group this process may be in and meet `size` processes on the CPU, as `rank`.
+
+    `timeout_s` seconds are given to the meeting and to each later exchange. Raises PeerLost.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    timeout = datetime.timedelta(seconds=timeout_s)
+    try:
+        store = _c10d.TCPStore(*address, is_master=False, timeout=timeout)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
+    except RuntimeError as error:
+        raise PeerLost(f"process {rank} of {size} met nobody at {address}: {error}") from error
+
+
+def all_gather_bytes(data: bytes, *, room: int) -> list[bytes]:
+    """Return every process's bytes in rank order.
+
+    `room` is how many bytes each probably brings, the same number on all: more need a second
+    exchange. Raises PeerLost.
+    """
+    head = len(data).to_bytes(_HEAD, "little")
+    parts = _exchange(head + (data if len(data) <= room else b""), length=_HEAD + room)
+    sizes = [int.from_bytes(part[:_HEAD], "little") for part in parts]
+    if max(sizes) <= room:
+        return [part[_HEAD : _HEAD + size] for part, size in zip(parts, sizes, strict=True)]
+    parts = _exchange(data, length=max(sizes))
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
+
+
+def _exchange(data: bytes, *, length: int) -> list[bytes]:
+    mine = torch.zeros(length, dtype=torch.uint8)
+    mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    parts = [torch.empty_like(mine) for _ in range(world_size())]
+    try:
+        dist.all_gather(parts, mine)
+    except RuntimeError as error:
+        raise PeerLost(str(error)) from error
+    return [part.numpy().tobytes() for part in parts]

@@ -62,10 +62,21 @@ def kmeans(
     bit-identical for any number of shards. ValueError when there are fewer rows, or fewer distinct
     rows, than clusters, and for an `init` of another name or shape.
     """
+    if isinstance(init, str) and init != "greedy":
+        raise ValueError(f"init is {init!r}: expected 'greedy' or an array of centres")
     _check_num_clusters(num_clusters, pool.num_rows)
+    return pool.run(_kmeans, num_clusters, seed=seed, max_iterations=max_iterations, init=init)
+
+
+def _kmeans(
+    pool: ShardPool,
+    num_clusters: int,
+    *,
+    seed: int,
+    max_iterations: int,
+    init: str | Float[np.ndarray, "K D"],
+) -> KMeansResult:
     if isinstance(init, str):
-        if init != "greedy":
-            raise ValueError(f"init is {init!r}: expected 'greedy' or an array of centres")
         rows = greedy_kmeans_plusplus(pool, num_clusters, seed=seed)
         _, centers = _gather(pool, pool.map(_find, rows), num_clusters)
     else:

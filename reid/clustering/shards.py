@@ -61,6 +61,15 @@ class ShardPool(Protocol):
         arguments, which all shards may share.
         """
 
+    def run(
+        self, fn: Callable[Concatenate["ShardPool", P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `fn(pool, *args, **kwargs)` of a pool of the same rows, worked out beside them.
+
+        For a whole algorithm, whose many calls of `map` need not come from here one by one. `fn` is
+        a module-level function that may be worked out several times at once, to the same result.
+        """
+
 
 @dataclass
 class LocalShardPool:
@@ -75,6 +84,12 @@ class LocalShardPool:
     ) -> list[T]:
         """Return `fn(shard, *args, **kwargs)` of every shard, in shard order."""
         return [fn(shard, *args, **kwargs) for shard in self.shards]
+
+    def run(
+        self, fn: Callable[Concatenate[ShardPool, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Return `fn(self, *args, **kwargs)`."""
+        return fn(self, *args, **kwargs)
 
 
 def shard_bounds(num_rows: int, num_shards: int) -> list[tuple[int, int]]:

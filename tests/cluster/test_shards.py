@@ -1,5 +1,7 @@
 """Shards in Ray actors: the same clustering as in one process, and refusal instead of guessing."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -10,15 +12,14 @@ import numpy as np
 import pytest
 import ray
 
+from cluster.shard_actor import ShardActor, ShardNotLoaded
 from cluster.shards import (
     RayShardPool,
-    ShardActor,
     ShardLost,
-    ShardNotLoaded,
     send_features,
     start_actors,
 )
-from reid.clustering import KMeansResult, Shard, greedy_kmeans_plusplus, kmeans, split
+from reid.clustering import KMeansResult, Shard, ShardPool, greedy_kmeans_plusplus, kmeans, split
 
 pytestmark = pytest.mark.ray
 
@@ -28,7 +29,7 @@ TOKEN = (3, 0)
 
 @pytest.fixture(scope="module")
 def actors(ray_cluster: str) -> Iterator[list[Any]]:
-    handles = start_actors(3, num_cpus=0.5)
+    handles = start_actors(3, num_cpus=0.5, max_restarts=-1)
     yield handles
     for handle in handles:
         ray.kill(handle)
@@ -113,22 +114,81 @@ class KillingPool(RayShardPool):
         return super().map(fn, *args, **kwargs)
 
 
+def send_until_it_arrives(actors: list[Any], features: np.ndarray, token: tuple[int, int]) -> None:
+    for _ in range(100):  # until Ray has restarted what died
+        try:
+            send(actors, features, "global", token)
+            return
+        except ShardLost:
+            time.sleep(0.2)
+
+
 def test_a_dead_actor_is_reported_and_a_repeat_gives_the_same(actors: list[Any]) -> None:
     features = view(0)
     send(actors, features, "global", (5, 0))
     options = {"num_rows": NUM_ROWS, "num_features": NUM_FEATURES, "timeout_s": 60.0}
+    pool = KillingPool(actors, "global", token=(5, 0), **options)
     with pytest.raises(ShardLost, match="next generation") as error:
-        kmeans(KillingPool(actors, "global", token=(5, 0), **options), NUM_CLUSTERS, seed=1)
+        greedy_kmeans_plusplus(pool, NUM_CLUSTERS, seed=1)
     assert error.value.shards == [1]
 
-    for _ in range(100):  # until Ray has restarted it
-        try:
-            send(actors, features, "global", (5, 1))
-            break
-        except ShardLost:
-            time.sleep(0.2)
+    send_until_it_arrives(actors, features, (5, 1))
     result = kmeans(pool_of(actors, "global", (5, 1)), NUM_CLUSTERS, seed=1)
     assert_same(result, kmeans(split(features, 1), NUM_CLUSTERS, seed=1))
+
+
+def die_in_the_middle(pool: ShardPool) -> int:
+    def die(shard: Shard) -> None:
+        if shard.start == 1024:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    num_rows = sum(pool.map(count_rows))
+    pool.map(die)
+    return num_rows
+
+
+def test_a_death_during_an_algorithm_leaves_nobody_waiting(actors: list[Any]) -> None:
+    features = view(0)
+    send(actors, features, "global", (8, 0))
+    started = time.monotonic()
+    with pytest.raises(ShardLost, match="next generation") as error:
+        pool_of(actors, "global", (8, 0), timeout_s=300.0).run(die_in_the_middle)
+    assert error.value.shards == [0, 1, 2]
+    assert time.monotonic() - started < 60, "the others waited for the dead one"
+
+    send_until_it_arrives(actors, features, (8, 1))
+    result = kmeans(pool_of(actors, "global", (8, 1)), NUM_CLUSTERS, seed=1)
+    assert_same(result, kmeans(split(features, 1), NUM_CLUSTERS, seed=1))
+
+
+def results_of_several_sizes(pool: ShardPool) -> list[list[int]]:
+    def numbers(shard: Shard, count: int) -> list[int]:
+        return [shard.start] * count
+
+    return [row for count in (1, 5000, 2) for row in pool.map(numbers, count)]
+
+
+def test_an_exchange_brings_results_of_any_size_in_shard_order(actors: list[Any]) -> None:
+    send(actors, view(0), "global", TOKEN)
+    found = pool_of(actors, "global", TOKEN).run(results_of_several_sizes)
+    assert found == [[start] * count for count in (1, 5000, 2) for start in (0, 1024, 2048)]
+
+
+def test_an_error_on_one_shard_is_raised_and_the_pool_goes_on(actors: list[Any]) -> None:
+    def fail(pool: ShardPool) -> None:
+        def one(shard: Shard) -> None:
+            if shard.start == 1024:
+                raise ValueError("no good rows")
+
+        pool.map(one)
+
+    features = view(0)
+    send(actors, features, "global", TOKEN)
+    pool = pool_of(actors, "global", TOKEN)
+    with pytest.raises(ValueError, match="no good rows"):
+        pool.run(fail)
+    result = kmeans(pool, NUM_CLUSTERS, seed=3)
+    assert_same(result, kmeans(split(features, 1), NUM_CLUSTERS, seed=3))
 
 
 def test_another_token_or_key_is_lost(actors: list[Any]) -> None:

@@ -1,0 +1,138 @@
+"""One clustering actor: it holds a shard of each view and runs functions on it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+
+import numpy as np
+import ray
+from jaxtyping import Float32
+
+from cluster.group import GroupPool
+from reid import dist
+from reid.clustering.shards import LocalShardPool, Shard, ShardPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Token: TypeAlias = tuple[int, int]
+"""(round, generation): generation counts the times the features of a round were sent."""
+
+
+class ShardNotLoaded(RuntimeError):  # noqa: N818 (a state, as in ShardLost)
+    """The actor does not hold all rows of the key and token it was asked for."""
+
+
+@dataclass
+class _Loading:
+    """One shard on its way in: `arrived` (n,) tells which rows are there."""
+
+    token: Token
+    bounds: tuple[int, int]
+    shard: Shard
+    arrived: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolInfo:
+    """What the actors of a pool are told of it: the view, the table, where they meet."""
+
+    key: str
+    token: Token
+    num_shards: int
+    num_rows: int
+    num_features: int
+    address: tuple[str, int]
+    timeout_s: float
+
+
+class ShardActor:
+    """Holds one shard per key (view) and runs functions on it; calls run one after another."""
+
+    def __init__(self) -> None:
+        self._loadings: dict[str, _Loading] = {}
+        self._meetings: dict[tuple[Token, int], Any] = {}
+        self._joined: tuple[Token, int] | None = None
+
+    def node_id(self) -> str:
+        """Return the id of the node the actor runs on."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def load(
+        self,
+        key: str,
+        token: Token,
+        bounds: tuple[int, int],
+        first: int,
+        chunk: Float32[np.ndarray, "m D"],
+    ) -> None:
+        """Copy the table rows from `first` on into the shard of rows `bounds`.
+
+        The first chunk of another token (or other bounds: the same rows over more actors) replaces
+        whatever the key held. Chunks come in any order and may be repeated.
+        """
+        loading = self._loadings.get(key)
+        if loading is None or (loading.token, loading.bounds) != (token, bounds):
+            start, stop = bounds
+            rows = np.empty((stop - start, chunk.shape[1]), dtype=np.float32)
+            arrived = np.zeros(stop - start, dtype=bool)
+            loading = _Loading(token, bounds, Shard(start, rows), arrived)
+            self._loadings[key] = loading
+        low = first - loading.shard.start
+        loading.shard.features[low : low + len(chunk)] = chunk
+        loading.arrived[low : low + len(chunk)] = True
+
+    def apply(
+        self,
+        key: str,
+        token: Token,
+        fn: Callable[Concatenate[Shard, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Return `fn(shard, *args, **kwargs)`.
+
+        ShardNotLoaded unless the complete rows of `key` arrived under `token`.
+        """
+        return fn(self._shard(key, token), *args, **kwargs)
+
+    def meet(self, token: Token, size: int) -> tuple[str, int]:
+        """Return where the `size` actors that hold the rows of `token` meet: in this one."""
+        host = ray.util.get_node_ip_address()
+        if (token, size) not in self._meetings:
+            self._meetings = {(token, size): dist.open_meeting(host)}
+        return host, self._meetings[token, size].port
+
+    def run(
+        self,
+        about: PoolInfo,
+        rank: int,
+        fn: Callable[Concatenate[ShardPool, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T | None:
+        """Return `fn(pool, *args, **kwargs)`, as shard `rank` of the pool; None from all but 0.
+
+        All the pool's actors must be asked, each for its rank, and several pools in one order.
+        """
+        shard, size = self._shard(about.key, about.token), about.num_shards
+        sizes = {"num_rows": about.num_rows, "num_features": about.num_features}
+        if size == 1:
+            return fn(LocalShardPool([shard], **sizes), *args, **kwargs)
+        if self._joined != (about.token, size):
+            dist.join(about.address, rank=rank, size=size, timeout_s=about.timeout_s)
+            self._joined = about.token, size
+        result = fn(GroupPool(shard, **sizes), *args, **kwargs)
+        return result if rank == 0 else None
+
+    def _shard(self, key: str, token: Token) -> Shard:
+        loading = self._loadings.get(key)
+        if loading is None or loading.token != token:
+            held = "nothing" if loading is None else f"token {loading.token}"
+            raise ShardNotLoaded(f"shard of {key!r} was asked for token {token} and holds {held}")
+        if not loading.arrived.all():
+            missing = int((~loading.arrived).sum())
+            raise ShardNotLoaded(f"shard of {key!r}, token {token}, still lacks {missing} rows")
+        return loading.shard
