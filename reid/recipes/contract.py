@@ -202,11 +202,11 @@ DEMO_BUDGET: DemoBudget = {
     **DEMO,
     "initial": "source-demo",
     "num_clusters": 250,
-    "num_rounds": 9,
+    "num_rounds": 8,
     "steps_per_round": 60,
-    "eval_every_rounds": 3,
+    "eval_every_rounds": 2,
     "ema_momentum": 0.99,
-    "optim": OptimConfig(lr=7e-4, lr_decay="cosine", optimizer_reset=True),
+    "optim": OptimConfig(lr=7e-4, optimizer_reset=True),
 }
 
 
