@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +28,13 @@ class ClusterConfig:
     storage: str = "runs"
     """folder of runs, local or s3://bucket/prefix; shared by all nodes"""
     data_root: str = "data"
-    """folder that holds the data sets, each under its name"""
+    """folder that holds the data sets, each under its name; tables also s3://bucket/prefix"""
+    on_undecodable: Literal["error", "skip"] = "error"
+    """images that do not decode: refuse the run, or leave them out of their tables and say so"""
     cache: str | None = None
     """folder for decoded images on each node; None: `cache` beside the runs"""
+    cache_gb: float | None = None
+    """GB of decoded images a table may take; larger ones are decoded at each reading"""
     tracking_uri: str | None = None
     """MLflow store; None: `mlflow.db` (sqlite) in the storage folder"""
     experiment: str = "reid"
@@ -51,6 +56,8 @@ class ClusterConfig:
             raise ValueError(f"num_shards is {self.num_shards}; it must be at least 1")
         if self.threads_per_worker < 1:
             raise ValueError(f"threads_per_worker is {self.threads_per_worker}; give 1 or more")
+        if self.cache_gb is not None and self.cache_gb < 0:
+            raise ValueError(f"cache_gb is {self.cache_gb}; give 0 or more")
         if self.save_every_steps is not None and self.save_every_steps < 1:
             raise ValueError(f"save_every_steps is {self.save_every_steps}; give 1 or more")
 

@@ -1,21 +1,27 @@
 """Everything a run reads, opened and checked before any training."""
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import ClusterConfig
 from reid.data.datasets import load
-from reid.data.pixel_store import PixelStore, open_pixels
-from reid.data.steps import Table
+from reid.data.datasets.reading import require_identities
+from reid.data.decoding import named
+from reid.data.pixel_store import open_pixels
+from reid.data.steps import ImageStore, Table
+from reid.data.usable import undecodable
 from reid.evaluate import TestSplit
 from reid.recipes import AnyConfig, RunConfig
 from reid.recipes.source import SourceConfig
 from reid.types import Dataset, Split
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note)."""
@@ -45,14 +51,14 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
             f"num_identities is {config.num_identities}, which {where.num_workers} workers cannot "
             "share evenly; give a multiple with --num-identities"
         )
-    target = load(config.target, os.path.join(where.data_root, config.target))
+    target = open_data(config.target, _root(config.target, where), where, show=show)
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
     num_identities = 0
     if isinstance(config, SourceConfig):
         source = target
         if config.source != config.target:
-            source = load(config.source, os.path.join(where.data_root, config.source))
+            source = open_data(config.source, _root(config.source, where), where, show=show)
         table = _table(source.train, config, where, show, f"decode {config.source} train")
         identities, labels = np.unique(source.train.pid, return_inverse=True)
         num_identities = len(identities)
@@ -69,6 +75,55 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
         num_identities=num_identities,
         manifest=manifest,
     )
+
+
+def open_data(name: str, root: str, where: ClusterConfig, *, show: Progress) -> Dataset:
+    """Read a data set, without the images that do not decode where these are to be skipped.
+
+    Raises ValueError as `load` does, and where those left are no data set.
+    """
+    data = load(name, root)
+    if where.on_undecodable == "error":
+        return data
+    splits = {
+        split: _decodable(getattr(data, split), where, f"{name} {split}", show=show)
+        for split in ("train", "query", "gallery")
+    }
+    for split, left in splits.items():
+        if not len(left):
+            raise ValueError(f"no {split} image of {data.root} decodes; repair these files")
+    if len(splits["train"]) < len(data.train):
+        without = len(data.train) - len(splits["train"])
+        where_left = f"{data.root} without {without} training images that do not decode"
+        require_identities(splits["train"], where=where_left)
+    return replace(data, train=splits["train"], query=splits["query"], gallery=splits["gallery"])
+
+
+def _decodable(split: Split, where: ClusterConfig, name: str, *, show: Progress) -> Split:
+    """Return a split without the images that do not decode, which are counted and named."""
+    found = undecodable(
+        split.path,
+        cache_dir=cache_folder(where),
+        progress=lambda done, total: show(f"check {name}", done, total, ""),
+    )
+    if not found:
+        return split
+    failures = [(str(split.path[row]), reason) for row, reason in found.items()]
+    log.warning(
+        "%d of %d images of %s do not decode and are left out: %s",
+        len(found), len(split), name, named(failures),
+    )  # fmt: skip
+    kept = np.delete(np.arange(len(split)), list(found))
+    return Split(
+        path=split.path[kept],
+        pid=split.pid[kept],
+        camid=split.camid[kept],
+        modality=None if split.modality is None else split.modality[kept],
+    )
+
+
+def _root(name: str, where: ClusterConfig) -> str:
+    return os.path.join(where.data_root, name)
 
 
 def open_test(
@@ -108,12 +163,13 @@ def _table(
 
 def _pixels(
     split: Split, config: RunConfig, where: ClusterConfig, show: Progress, what: str
-) -> PixelStore:
+) -> ImageStore:
     return open_pixels(
         split.path,
         height=config.height,
         width=config.width,
         cache_dir=cache_folder(where),
+        budget_bytes=None if where.cache_gb is None else int(where.cache_gb * 1e9),
         progress=lambda done, total: show(what, done, total, ""),
     )
 

@@ -1,12 +1,15 @@
-"""Files of a run, on local disk or S3, written whole or not at all."""
+"""Files of a run, on local disk or S3, written whole or not at all.
+
+In object storage what is throttled or broken is repeated (`reid.data.files.attempt`).
+"""
 
 import json
 import os
-import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from pyarrow import fs
+from reid.data import files
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Folder:
     @property
     def is_local(self) -> bool:
         """Whether the folder is a path of this machine."""
-        return "://" not in self.uri
+        return not files.is_remote(self.uri)
 
     @property
     def path(self) -> str:
@@ -31,45 +34,23 @@ class Folder:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes; FileNotFoundError when it is absent."""
-        system, root = self._open()
-        with system.open_input_stream(f"{root}/{name}") as stream:
-            return bytes(stream.read())
+        return files.read(self._at(name))
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file: readers see the old bytes or the new ones, never a part."""
-        system, root = self._open()
-        path = f"{root}/{name}"
-        if not self.is_local:  # an object appears when its upload is complete
-            with system.open_output_stream(path) as stream:
-                stream.write(data)
-            return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        files.write(self._at(name), data)
 
     def exists(self, name: str) -> bool:
         """Whether a file is there."""
-        system, root = self._open()
-        return bool(system.get_file_info(f"{root}/{name}").type == fs.FileType.File)
+        return files.is_file(self._at(name))
 
     def names(self) -> list[str]:
         """Return the sorted names of the files and folders directly inside; none when absent."""
-        system, root = self._open()
-        infos = system.get_file_info(fs.FileSelector(root, allow_not_found=True))
-        return sorted(info.base_name for info in infos if not info.base_name.endswith(".tmp"))
+        return sorted(name for name in files.names_in(self.path) if not name.endswith(".tmp"))
 
     def delete(self, name: str) -> None:
         """Delete a file."""
-        system, root = self._open()
-        system.delete_file(f"{root}/{name}")
+        files.attempt(self._at(name), partial(_delete, self._at(name)))
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value."""
@@ -79,8 +60,10 @@ class Folder:
         """Write a value as JSON."""
         self.write(name, json.dumps(value, indent=2).encode())
 
-    def _open(self) -> tuple[fs.FileSystem, str]:
-        if self.is_local:
-            return fs.LocalFileSystem(), os.path.abspath(self.uri)
-        system, path = fs.FileSystem.from_uri(self.uri)
-        return system, path
+    def _at(self, name: str) -> str:
+        return f"{self.path.rstrip('/')}/{name}"
+
+
+def _delete(name: str) -> None:
+    system, path = files.open_system(name)
+    system.delete_file(path)

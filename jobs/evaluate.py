@@ -6,15 +6,15 @@ python -m jobs.evaluate --checkpoint runs/demo --dataset market1501 --root data/
 import dataclasses
 import json
 import sys
+from typing import Literal
 
 import tyro
 
 from cluster import checkpoints
 from cluster.config import ClusterConfig
-from cluster.inputs import open_test
+from cluster.inputs import open_data, open_test
 from cluster.worker import pick_device
 from jobs.console import exit_codes, progress_bars
-from reid.data.datasets import load
 from reid.evaluate import evaluate, metrics
 from reid.recipes import restore
 
@@ -28,7 +28,9 @@ class Options:
     dataset: str
     """name of the data set"""
     root: str
-    """folder of the data set"""
+    """folder of the data set; of a table also s3://"""
+    on_undecodable: Literal["error", "skip"] = "error"
+    """images that do not decode: stop, or leave them out and say so"""
     cache: str = "runs/cache"
     """folder for decoded images"""
     use_gpu: bool = False
@@ -39,8 +41,10 @@ def main(options: Options) -> None:
     """Print the metrics."""
     with exit_codes(), progress_bars() as show:
         recipe = restore(checkpoints.read(options.checkpoint))
-        data = load(options.dataset, options.root)
-        where = ClusterConfig(cache=options.cache, use_gpu=options.use_gpu)
+        where = ClusterConfig(
+            cache=options.cache, use_gpu=options.use_gpu, on_undecodable=options.on_undecodable
+        )
+        data = open_data(options.dataset, options.root, where, show=show)
         test = open_test(data, recipe.config, where, show=show)
         device = pick_device(where)
         recipe.networks.to(device)

@@ -4,7 +4,8 @@
 
 Every file is read and decoded. The counts are printed, and as JSON on standard output; the table
 has a row an image and is itself a data set (`--dataset table --root FILE`). The exit code is 1
-where an image does not decode.
+where an image does not decode. `--pack OUT` also writes the images, in shards beside a table of
+their own, to a folder or to s3://bucket/prefix: that is the data set to train on from there.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ from reid.data.datasets import load
 from reid.data.datasets.reading import CountWarning
 from reid.data.datasets.table import check_suffix
 from reid.data.index import (
-    MAX_PIXELS,
     SplitCounts,
     build_index,
     shared_images,
     summarise,
     write_index,
 )
+from reid.data.pack import pack
 from reid.types import Dataset
 
 FOUND_UNREADABLE = 1
@@ -42,13 +43,13 @@ class Options:
     name: tyro.conf.Positional[str]
     """name of the data set"""
     root: str
-    """folder of the data set"""
+    """folder of the data set; of a table also s3://"""
     out: str | None = None
     """the table, .parquet or .csv; default: runs/index/NAME.parquet"""
     strict: bool = False
     """refuse counts other than the published ones"""
-    max_pixels: int = MAX_PIXELS
-    """pixels of an image above which it is noted and not decoded"""
+    pack: str | None = None
+    """folder, local or s3://, to write the images to as well, in shards, with their table"""
 
 
 def read(options: Options) -> Dataset:
@@ -89,12 +90,17 @@ def main(options: Options) -> int:
         check_suffix(out)
         dataset = read(options)
         index = build_index(
-            dataset,
-            max_pixels=options.max_pixels,
-            progress=lambda done, total: show("read images", done, total, ""),
+            dataset, progress=lambda done, total: show("read images", done, total, "")
         )
         write_index(index, out)
-    counts, unreadable = summarise(index), index.unreadable()
+        unreadable = index.unreadable()
+        if options.pack is not None and not unreadable:
+            pack(
+                index,
+                options.pack,
+                progress=lambda done, total: show("pack images", done, total, ""),
+            )
+    counts = summarise(index)
     shared = {f"{a} and {b}": number for (a, b), number in shared_images(index).items()}
     console.print(counts_table(counts, title=f"{dataset.name} in {dataset.root}"))
     for pair, number in shared.items():
@@ -105,6 +111,13 @@ def main(options: Options) -> int:
     if len(unreadable) > NUM_SHOWN:
         say(f"... and {len(unreadable) - NUM_SHOWN} more unreadable images", style="red")
     say(f"table: {out}")
+    if options.pack is not None:
+        say(
+            "nothing is packed: repair these files, or take their rows out of the table and pack it"
+            if unreadable
+            else f"packed: {options.pack} (--dataset table)",
+            style="red" if unreadable else "",
+        )
     splits = {name: dataclasses.asdict(split) for name, split in counts.items()}
     print(json.dumps({"dataset": dataset.name, "splits": splits, "shared": shared}))
     return FOUND_UNREADABLE if unreadable else 0

@@ -51,13 +51,15 @@ class Batch:
     """Images ready for the network, with the rows they come from.
 
     `images` (B,3,H,W) float32 normalised, `index` (B,) int64 rows of the training table,
-    `labels` {view: (B,) int64}, `camid` (B,) int64.
+    `labels` {view: (B,) int64}, `camid` (B,) int64; `second` (B,3,H,W) the same rows' images
+    augmented anew, where the draw asks for two views of each.
     """
 
     images: Float[torch.Tensor, "B 3 H W"]
     index: Int64[torch.Tensor, "B"]
     labels: Mapping[str, Int64[torch.Tensor, "B"]]
     camid: Int64[torch.Tensor, "B"]
+    second: Float[torch.Tensor, "B 3 H W"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

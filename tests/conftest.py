@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -30,6 +33,65 @@ TINY = {
     "steps_per_round": 3,
     "eval_every_rounds": 1,
 }
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """An S3 server of the tests' own, in another process."""
+
+    endpoint: str
+    bucket: str = "s3://bucket"
+
+    def fail(self, kind: str, count: int) -> None:
+        """Let the next `count` requests fail: "slow_down", "broken" or "denied"."""
+        self._ask(f"?fault={kind}&count={count}", method="PUT")
+
+    def num_requests(self) -> int:
+        """Return how many requests there have been."""
+        return int(self._ask("?requests", method="GET"))
+
+    def empty(self) -> None:
+        """Delete all objects."""
+        self.fail("", 0)
+        self._ask("bucket", method="DELETE")
+        self._ask("bucket", method="PUT")
+
+    def _ask(self, what: str, *, method: str) -> bytes:
+        with urlopen(Request(f"{self.endpoint}/{what}", method=method)) as answer:
+            return bytes(answer.read())
+
+
+@pytest.fixture(scope="session")
+def s3_process() -> Iterator[S3Server]:
+    """Start the server of tests/s3_server.py."""
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py"))]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield S3Server(f"http://127.0.0.1:{process.stdout.readline().strip()}")
+        process.stdin.close()
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """Return an S3 server that holds one empty bucket; s3:// names are objects in it."""
+    from reid.data import files
+
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process.endpoint)
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr(files, "PAUSE_S", 0.01)
+    s3_process.empty()
+    files.open_bucket.cache_clear()
+    yield s3_process
+    s3_process.fail("", 0)
+    files.open_bucket.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,16 @@
 """From image files to batches: pixels decoded once, rows drawn purely, batches augmented whole."""
 
 from reid.data.augment import AugmentConfig, AugmentParams, apply, draw, normalise
-from reid.data.pixel_store import PixelStore, UndecodableImages, open_pixels
+from reid.data.decoding import UndecodableImages
+from reid.data.pixel_store import PixelStore, open_pixels
 from reid.data.samplers import PKIndex, pk_index, pk_rows, random_rows
-from reid.data.steps import Draw, ImageStore, Table
+from reid.data.steps import AugmentedDraw, Draw, ImageStore, Table
 from reid.data.torch_loader import read_batches, torch_loader
 
 __all__ = [
     "AugmentConfig",
     "AugmentParams",
+    "AugmentedDraw",
     "Draw",
     "ImageStore",
     "PKIndex",

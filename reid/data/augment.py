@@ -1,9 +1,13 @@
-"""The data adapter of CORE-ReID V2 (core_reid.md 1b, Fig. 6), a whole batch at once.
+"""What is done at random to training images, a whole batch at once.
+
+The data adapter of CORE-ReID V2 (core_reid.md 1b, Fig. 6) with the colour jitter and the channel
+exchange of the visible-infrared methods (ecul.md 1.2).
 
 `draw` makes every random number of a batch as arrays, `apply` is a function of images and these
 arrays, so that two loaders given the same draw show the network the same images.
-Order, as released: flip, pad and crop, patch or whole image to grey, normalise, erase.
-Legend: B images of the whole batch, b of this rank, H height, W width, A attempts at a patch.
+Order, as released: colour jitter, flip, pad and crop, patch or whole image to grey, normalise,
+erase, exchange channels.
+Legend: B images of the whole batch, b of this rank, H height, W width.
 """
 
 from dataclasses import dataclass
@@ -12,23 +16,25 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
-from numpy.typing import NDArray
 from torch import Tensor
 
-from reid.data.samplers import AUGMENTATION, counter_rng
+from reid.data.colour import NUMBERS_PER_JITTER, draw_channel, draw_jitter, jitter, mix_channels_
+from reid.data.patches import NUMBERS_PER_BOX, boxes, erase_, grey_, on_device_of
+from reid.data.samplers import AUGMENTATION, COLOUR, counter_rng
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_ATTEMPTS = 10
-GREY_WEIGHTS = (19595, 38470, 7471)  # ITU-R 601 luma in 1/65536, the integers Pillow uses
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
     """What is drawn for a training image; defaults are CORE-ReID V2's fine-tuning.
 
-    Its source pre-training is the same with `erasing=0.0` and `global_grayscale=0.0`.
+    Its source pre-training is the same with `erasing=0.0` and `global_grayscale=0.0`. SpCL, MMT and
+    INCLR (spcl_inclr.md 1) have both grayscales 0.0 and `pad_mode="zero"`, MMT and INCLR no erasing
+    in pre-training. ECUL (ecul.md 1.2) is like SpCL with `erasing_fill=(0.4914, 0.4822, 0.4465)`,
+    and of visible images a second view with `channel_exchange=1.0` (PGM's stage 2 adds
+    `colour_jitter=1.0`); of infrared images `channel_exchange=0.75` and `channel_grey=0.125`.
     """
 
     flip: float = 0.5
@@ -53,15 +59,36 @@ class AugmentConfig:
     """Least and greatest height / width of that patch."""
     erasing_fill: tuple[float, float, float] = IMAGENET_MEAN
     """Written AFTER normalisation, as released; the mean colour itself would be 0 there."""
+    colour_jitter: float = 0.0
+    """Probability of changing brightness, contrast, saturation and hue, in an order drawn too."""
+    jitter_strength: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.5)
+    """Of these four, as in torchvision's `ColorJitter`: factors 1 +- it, hue +- it in turns."""
+    channel_exchange: float = 0.0
+    """Probability of showing one channel, R, G or B, in all three (Ye et al., ICCV 2021)."""
+    channel_grey: float = 0.0
+    """Probability of showing the grey of the normalised image instead, never both."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Subtracted from RGB in 0..1."""
     std: tuple[float, float, float] = IMAGENET_STD
     """Divides RGB after the mean is subtracted."""
 
     def __post_init__(self) -> None:
-        for name in ("flip", "local_grayscale", "global_grayscale", "erasing"):
+        for name in (
+            *("flip", "local_grayscale", "global_grayscale", "erasing"),
+            *("colour_jitter", "channel_exchange", "channel_grey"),
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give a probability in 0..1.")
+        if self.channel_exchange + self.channel_grey > 1:
+            raise ValueError(
+                f"channel_exchange={self.channel_exchange} and channel_grey={self.channel_grey}: "
+                "give probabilities of at most 1 together."
+            )
+        if min(self.jitter_strength) < 0 or self.jitter_strength[3] > 0.5:
+            raise ValueError(
+                f"jitter_strength={self.jitter_strength}: give strengths of at least 0, "
+                "the last, hue, of at most 0.5."
+            )
         if self.pad < 0:
             raise ValueError(f"pad={self.pad}: give pixels, 0 for no padding.")
 
@@ -71,13 +98,18 @@ class AugmentParams:
     """Everything random about b images. A box is (top, left, height, width), empty for none.
 
     `flip` (b,) mirrored or not; `offset` (b,2) row and column of the crop in the padded image,
-    0..2*pad; `grey_box` and `erase_box` (b,4) in pixels of the result.
+    0..2*pad; `grey_box` and `erase_box` (b,4) in pixels of the result; `jitter` (b,4) factors of
+    brightness, contrast and saturation and turns of hue, (1,1,1,0) for none, done in
+    `jitter_order` (b,4); `channel` (b,) shown alone, 0..2 or 3 for their grey, -1 for none.
     """
 
     flip: Bool[np.ndarray, "b"]
     offset: Int64[np.ndarray, "b 2"]
     grey_box: Int64[np.ndarray, "b 4"]
     erase_box: Int64[np.ndarray, "b 4"]
+    jitter: Float32[np.ndarray, "b 4"]
+    jitter_order: Int64[np.ndarray, "b 4"]
+    channel: Int64[np.ndarray, "b"]
 
 
 def draw(
@@ -97,12 +129,13 @@ def draw(
 
     Every image uses a fixed count of numbers, so changing one probability moves no other draw.
     """
+    part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
     rng = counter_rng(AUGMENTATION, seed=seed, round=round, step=step, stream=stream)
-    per_box = 3 + 2 * _ATTEMPTS
-    uniform = rng.random((batch_size, 4 + 2 * per_box))
-    uniform = uniform[rank * batch_size // world : (rank + 1) * batch_size // world]
-    simple, grey, erase = np.split(uniform, (4, 4 + per_box), axis=1)
-    grey_box = _boxes(
+    uniform = rng.random((batch_size, 4 + 2 * NUMBERS_PER_BOX))[part]
+    simple, grey, erase = np.split(uniform, (4, 4 + NUMBERS_PER_BOX), axis=1)
+    rng = counter_rng(COLOUR, seed=seed, round=round, step=step, stream=stream)
+    colour = rng.random((batch_size, NUMBERS_PER_JITTER + 1))[part]
+    grey_box = boxes(
         grey,
         height,
         width,
@@ -112,17 +145,25 @@ def draw(
     )
     whole = simple[:, 3] < config.global_grayscale
     grey_box[whole] = (0, 0, height, width)  # holds any patch: grey stays grey
+    factor, order = draw_jitter(
+        colour[:, :-1], probability=config.colour_jitter, strength=config.jitter_strength
+    )
     return AugmentParams(
         flip=simple[:, 0] < config.flip,
         offset=(simple[:, 1:3] * (2 * config.pad + 1)).astype(np.int64),
         grey_box=grey_box,
-        erase_box=_boxes(
+        erase_box=boxes(
             erase,
             height,
             width,
             probability=config.erasing,
             area=config.erasing_area,
             aspect=config.erasing_aspect,
+        ),
+        jitter=factor,
+        jitter_order=order,
+        channel=draw_channel(
+            colour[:, -1], exchange=config.channel_exchange, grey=config.channel_grey
         ),
     )
 
@@ -134,10 +175,11 @@ def apply(
 
     Runs where the images are; only the parameters of the touched rows travel there.
     """
-    cropped = _crop(images, params, config)
-    _grey_(cropped, params.grey_box)
+    cropped = _crop(jitter(images, params.jitter, params.jitter_order), params, config)
+    grey_(cropped, params.grey_box)
     result = normalise(cropped, mean=config.mean, std=config.std)
-    _erase_(result.permute(0, 2, 3, 1), params.erase_box, config.erasing_fill)
+    erase_(result.permute(0, 2, 3, 1), params.erase_box, config.erasing_fill)
+    mix_channels_(result, params.channel)
     return result
 
 
@@ -158,34 +200,6 @@ def normalise(
     return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
 
-def _boxes(
-    uniform: NDArray[np.float64],
-    height: int,
-    width: int,
-    *,
-    probability: float,
-    area: tuple[float, float],
-    aspect: tuple[float, float],
-) -> NDArray[np.int64]:
-    """Draw boxes (b,4) from uniform numbers (b,3+2A): the first of A attempts that fits inside.
-
-    Area and height/width are uniform in their ranges, as in Random Erasing's released code.
-    NOTE: that code tries 100 times. A 0.02-0.4 patch misses a 2:1 image in 1 of 20 attempts, so the
-    10 made here fail once in 1e13 boxes. The released grey patch takes height for width; not here.
-    """
-    wanted = (area[0] + (area[1] - area[0]) * uniform[:, 3 : 3 + _ATTEMPTS]) * (height * width)
-    ratio = aspect[0] + (aspect[1] - aspect[0]) * uniform[:, 3 + _ATTEMPTS :]
-    heights = np.rint(np.sqrt(wanted * ratio)).astype(np.int64)
-    widths = np.rint(np.sqrt(wanted / ratio)).astype(np.int64)
-    fits = (heights < height) & (widths < width)
-    image, attempt = np.arange(len(uniform)), fits.argmax(axis=1)
-    present = (uniform[:, 0] < probability) & fits.any(axis=1)
-    box_height, box_width = heights[image, attempt], widths[image, attempt]
-    top = (uniform[:, 1] * (height - box_height + 1)).astype(np.int64)
-    left = (uniform[:, 2] * (width - box_width + 1)).astype(np.int64)
-    return np.stack((top, left, box_height, box_width), axis=1) * present[:, None]
-
-
 def _crop(
     images: UInt8[Tensor, "b H W 3"], params: AugmentParams, config: AugmentConfig
 ) -> UInt8[Tensor, "b H W 3"]:
@@ -197,62 +211,11 @@ def _crop(
     source_column = np.where(params.flip[:, None], width - 1 - source_column, source_column)
     flat_row = (np.arange(batch)[:, None] * height + source_row).reshape(-1)
     byte = (source_column[:, :, None] * 3 + np.arange(3)).reshape(batch, 1, width * 3)
-    rows = images.reshape(batch * height, width * 3).index_select(0, _on(images, flat_row))
+    rows = images.reshape(batch * height, width * 3).index_select(0, on_device_of(images, flat_row))
     gathered = rows.view(batch, height, width * 3).gather(
-        2, _on(images, byte).expand(batch, height, width * 3)
+        2, on_device_of(images, byte).expand(batch, height, width * 3)
     )
     if config.pad_mode == "zero":
         inside = (row == source_row)[:, :, None] & (column == column.clip(0, width - 1))[:, None]
-        gathered.view(batch, height, width, 3).mul_(_on(images, inside)[..., None])
+        gathered.view(batch, height, width, 3).mul_(on_device_of(images, inside)[..., None])
     return gathered.view(batch, height, width, 3)
-
-
-def _grey_(images: UInt8[Tensor, "b H W 3"], boxes: Int64[np.ndarray, "b 4"]) -> None:
-    """Turn boxes of uint8 images to grey in place, to the values of Pillow's mode "L"."""
-    rows = images.view(-1, images.shape[2], 3)
-    chosen, inside = _touched(images, boxes)
-    pixels = rows.index_select(0, chosen)
-    red, green, blue = pixels.int().unbind(dim=2)
-    weight_r, weight_g, weight_b = GREY_WEIGHTS
-    luma = ((weight_r * red + weight_g * green + weight_b * blue + (1 << 15)) >> 16).byte()
-    for channel in pixels.unbind(dim=2):
-        channel.copy_(torch.where(inside, luma, channel))
-    rows.index_copy_(0, chosen, pixels)
-
-
-def _erase_(
-    images: Float32[Tensor, "b H W 3"],
-    boxes: Int64[np.ndarray, "b 4"],
-    fill: tuple[float, float, float],
-) -> None:
-    """Overwrite boxes of normalised images in place."""
-    width = images.shape[2]
-    rows = images.view(-1, width * 3)
-    chosen, inside = _touched(images, boxes)
-    erased = torch.where(
-        inside.repeat_interleave(3, dim=1),
-        torch.tensor(fill, device=images.device).repeat(width),
-        rows.index_select(0, chosen),
-    )
-    rows.index_copy_(0, chosen, erased)
-
-
-def _touched(
-    images: Tensor, boxes: Int64[np.ndarray, "b 4"]
-) -> tuple[Int64[Tensor, "r"], Bool[Tensor, "r W"]]:
-    """Return the image rows that boxes cross, of b*H, and which of their pixels are inside.
-
-    Work is then proportional to the boxes' heights instead of the batch.
-    """
-    _, height, width, _ = images.shape
-    top, left, box_height, box_width = boxes.T
-    image = np.repeat(np.arange(len(boxes)), box_height)
-    before = np.cumsum(box_height) - box_height
-    row = np.arange(len(image)) + (image * height + (top - before)[image])
-    span = _on(images, np.stack((left, left + box_width), axis=1)[image])
-    column = torch.arange(width, device=images.device)
-    return _on(images, row), (column >= span[:, :1]) & (column < span[:, 1:])
-
-
-def _on(images: Tensor, array: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(array).to(images.device)

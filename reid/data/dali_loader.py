@@ -3,7 +3,9 @@
 It carries out the plans of `steps.planner`, so both loaders show the same rows, boxes and mirrors.
 Geometry, grey patches and erasing are the same numbers as `augment.apply`'s (normalised values to
 float32 rounding); images decoded here instead of read from a `PixelStore` differ by the decoder and
-by the rounding of the resize.
+by the rounding of the resize. Channels are exchanged by `augment`'s own code after the pipeline.
+Colour jitter comes first and has no exact equal in DALI: a view with it leaves the pipeline decoded
+and resized, and all its augmentation is `augment.apply` on the same device.
 
 Legend: B images of a batch on one rank, H height, W width.
 """
@@ -21,8 +23,10 @@ from numpy.typing import NDArray
 from nvidia.dali import Pipeline, fn, types
 from torch import Tensor
 
-from reid.data.augment import GREY_WEIGHTS, AugmentConfig, AugmentParams
+from reid.data.augment import AugmentConfig, AugmentParams, apply
+from reid.data.colour import mix_channels_
 from reid.data.encoded_store import EncodedStore
+from reid.data.patches import GREY_WEIGHTS
 from reid.data.steps import Draw, ImageStore, Plan, Table, batch_of, planner
 from reid.data.torch_loader import prefetch
 from reid.types import Batch
@@ -53,7 +57,7 @@ def dali_loader(
         for number, plan in enumerate(plans(step)):
             table = tables[plan.spec.table]
             shape = _shape_of(plan, table.store, number, device)
-            images = _pipe(shape, augment).images(table.store, plan)
+            images = _pipe(shape, plan.augment).images(table.store, plan)
             batches[plan.spec.name] = batch_of(plan, table, images, device=device)
         return batches
 
@@ -89,8 +93,7 @@ def _shape_of(plan: Plan, store: ImageStore, number: int, device: torch.device) 
 class _Pipe:
     """A pipeline; the loader's thread, not DALI, runs ahead, so a closed loader leaves nothing."""
 
-    def __init__(self, shape: _Shape, config: AugmentConfig) -> None:
-        self.shape, self.config = shape, config
+    def __init__(self, shape: _Shape, configs: tuple[AugmentConfig, ...]) -> None:
         self._pipeline = Pipeline(
             batch_size=shape.batch_size,
             num_threads=len(os.sched_getaffinity(0)),
@@ -99,23 +102,42 @@ class _Pipe:
             prefetch_queue_depth=1,
         )
         with self._pipeline:
-            self._pipeline.set_outputs(_graph(shape, config))
+            images = _source(shape)
+            views = [_graph(images, shape, config, view) for view, config in enumerate(configs)]
+            self._pipeline.set_outputs(*views)
         self._pipeline.build()
 
-    def images(self, store: ImageStore, plan: Plan) -> Float32[Tensor, "B 3 H W"]:
-        """Return the images of a plan, channels_last."""
+    def images(self, store: ImageStore, plan: Plan) -> list[Float32[Tensor, "B 3 H W"]]:
+        """Return the images of each of a plan's views, channels_last."""
         feed = self._pipeline.feed_input
         if isinstance(store, EncodedStore):
             feed("encoded", store.encoded(plan.rows))
         else:
             feed("pixels", store.read(plan.rows))
-        params = plan.params
-        feed("matrix", _matrix(params, width=store.width, pad=self.config.pad))
-        for name, box in (("grey", params.grey_box), ("erase", params.erase_box)):
-            feed(f"{name}_anchor", box[:, :2].astype(np.float32))
-            feed(f"{name}_shape", box[:, 2:].astype(np.float32))
-        (output,) = self._pipeline.run()
-        return torch.utils.dlpack.from_dlpack(output.as_tensor()).permute(0, 3, 1, 2)
+        views = list(zip(plan.params, plan.augment, strict=True))
+        for view, (params, config) in enumerate(views):
+            if not config.colour_jitter:
+                feed(f"matrix{view}", _matrix(params, width=store.width, pad=config.pad))
+                for name, box in (("grey", params.grey_box), ("erase", params.erase_box)):
+                    feed(f"{name}_anchor{view}", box[:, :2].astype(np.float32))
+                    feed(f"{name}_shape{view}", box[:, 2:].astype(np.float32))
+        outputs = self._pipeline.run()
+        return [
+            _finish(torch.utils.dlpack.from_dlpack(output.as_tensor()), *view)
+            for output, view in zip(outputs, views, strict=True)
+        ]
+
+
+def _finish(output: Tensor, params: AugmentParams, config: AugmentConfig) -> Tensor:
+    """Do what DALI leaves of a view."""
+    if config.colour_jitter:
+        images = apply(output, params, config)
+        if output.is_cuda:  # DALI writes over the output as soon as it is let go
+            torch.cuda.current_stream(output.device).synchronize()
+        return images
+    images = output.permute(0, 3, 1, 2)
+    mix_channels_(images, params.channel)
+    return images
 
 
 _pipe = lru_cache(maxsize=16)(_Pipe)
@@ -132,30 +154,32 @@ def _matrix(params: AugmentParams, *, width: int, pad: int) -> Float32[NDArray[A
     return matrix
 
 
-def _graph(shape: _Shape, config: AugmentConfig) -> Any:
-    """Return the node of the augmented images, HWC float32, in the order of `augment.apply`."""
-    device = "cpu" if shape.gpu is None else "gpu"
-
-    def source(name: str, ndim: int) -> Any:
-        return fn.external_source(name=name, dtype=types.FLOAT, ndim=ndim)
-
+def _source(shape: _Shape) -> Any:
+    """Return the node of the images at their size, HWC uint8."""
     if shape.decodes:
         encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1)
         decoded = fn.decoders.image(
             encoded, device="cpu" if shape.gpu is None else "mixed", output_type=types.RGB
         )
-        images = fn.resize(
-            decoded, size=(shape.height, shape.width), interp_type=types.INTERP_CUBIC
-        )
-    else:
-        images = fn.external_source(name="pixels", layout="HWC", dtype=types.UINT8, ndim=3)
-        images = images if shape.gpu is None else images.gpu()
+        return fn.resize(decoded, size=(shape.height, shape.width), interp_type=types.INTERP_CUBIC)
+    images = fn.external_source(name="pixels", layout="HWC", dtype=types.UINT8, ndim=3)
+    return images if shape.gpu is None else images.gpu()
+
+
+def _graph(images: Any, shape: _Shape, config: AugmentConfig, view: int) -> Any:
+    """Return the node of a view, HWC float32 in the order of `augment.apply` without its ends."""
+    if config.colour_jitter:
+        return images
+
+    def source(name: str, ndim: int) -> Any:
+        return fn.external_source(name=f"{name}{view}", dtype=types.FLOAT, ndim=ndim)
+
     images = fn.warp_affine(
         images,
         matrix=source("matrix", 2),
         interp_type=types.INTERP_NN,
         inverse_map=True,
-        device=device,
+        device="cpu" if shape.gpu is None else "gpu",
         fill_value=None if config.pad_mode == "edge" else 0,  # None repeats the edge
     )
     images = _grey(images, source("grey_anchor", 1), source("grey_shape", 1))

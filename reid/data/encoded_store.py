@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 from numpy.typing import NDArray
 
-from reid.data.pixel_store import UndecodableImages, decode
+from reid.data import files
+from reid.data.decoding import UndecodableImages, decode
 
 
 class EncodedStore:
@@ -50,12 +51,12 @@ class EncodedStore:
 
     def encoded(self, rows: Int64[np.ndarray, "n"]) -> Sequence[NDArray[np.uint8]]:
         """Return the bytes of these rows' files, for a decoder of its own."""
-        return list(self._threads.map(_bytes, self.paths[rows]))
+        return list(self._threads.map(_bytes, self.paths[rows].tolist()))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(thread_name_prefix="reid-decode")  # Pillow works without the GIL
+        return files.open_threads(self.paths.tolist())  # Pillow works without the GIL
 
 
 def _bytes(path: str) -> NDArray[np.uint8]:
-    return np.fromfile(path, dtype=np.uint8)
+    return np.frombuffer(bytearray(files.read(path)), dtype=np.uint8)  # writable, as DALI asks

@@ -5,40 +5,26 @@ that do not decode, images of an unusual kind, the same bytes under two names.
 """
 
 import hashlib
-import io
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import combinations
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Shaped
-from PIL import Image, UnidentifiedImageError
 
+from reid.data import files
 from reid.data.datasets.reading import JUNK
-from reid.data.datasets.table import SPLITS, to_arrow, write_arrow
+from reid.data.datasets.table import SPLITS, folder_of, to_arrow, write_arrow
+from reid.data.decoding import content_of, look
 from reid.types import Dataset, Split
-
-MAX_PIXELS = 2**25
-"""Pixels of an image (8192 x 4096) above which it is noted and not decoded: no crop is as large."""
 
 UNREADABLE = "unreadable: "
 """What a note of a file that does not decode begins with."""
 
 _BLOCK = 256  # files between two calls of `progress`
-_ORIENTATION = 0x0112  # EXIF tag
-_TURNED, _LYING = range(2, 9), range(5, 9)  # its values: turned or mirrored, and sides exchanged
-_MODES = {
-    **dict.fromkeys(("1", "L", "LA", "La"), "grayscale"),
-    **dict.fromkeys(("P", "PA"), "palette"),
-    "CMYK": "CMYK",
-}
-_PNG, _PNG_DEPTH = b"\x89PNG", 24  # how a PNG begins, and the byte that holds its bits per channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,53 +85,22 @@ def _split(index: Index, name: str) -> Split:
     return split
 
 
-def _oddities(image: Image.Image, content: bytes, *, orientation: int) -> list[str]:
-    """Return what is unusual about an image."""
-    odd = []
-    if image.mode.startswith("I") or (content.startswith(_PNG) and content[_PNG_DEPTH] == 16):
-        odd.append("16-bit")
-    elif image.mode != "RGB":
-        odd.append(_MODES.get(image.mode, f"mode {image.mode}"))
-    if orientation in _TURNED:
-        odd.append("EXIF-rotated")
-    if image.size == (1, 1):
-        odd.append("1x1")
-    return odd
+def inspect(path: str) -> FileFacts:
+    """Read and decode one file, as a run does."""
+    content = content_of(path)
+    if isinstance(content, str):
+        return FileFacts(note=f"{UNREADABLE}{content}")
+    looked = look(content)
+    return FileFacts(
+        height=looked.height,
+        width=looked.width,
+        num_bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        note=f"{UNREADABLE}{looked.reason}" if looked.reason else "; ".join(looked.kinds),
+    )
 
 
-def inspect(path: str, *, max_pixels: int = MAX_PIXELS) -> FileFacts:
-    """Read and decode one file; an image above `max_pixels` is not decoded."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        return FileFacts(note=f"{UNREADABLE}{error.strerror}")
-    facts = partial(FileFacts, num_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    if not content:
-        return facts(note=f"{UNREADABLE}zero bytes")
-    height = width = 0
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                return facts(height=height, width=width, note=f"over {max_pixels} pixels")
-            image.load()
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            if orientation in _LYING:
-                width, height = height, width
-            odd = _oddities(image, content, orientation=orientation)
-    except UnidentifiedImageError:
-        return facts(note=f"{UNREADABLE}no image format is recognised")
-    except Exception as error:  # on a damaged file Pillow's readers raise almost anything
-        return facts(height=height, width=width, note=f"{UNREADABLE}{error}")
-    return facts(height=height, width=width, note="; ".join(odd))
-
-
-def build_index(
-    dataset: Dataset,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    progress: Callable[[int, int], None] | None = None,
-) -> Index:
+def build_index(dataset: Dataset, *, progress: Callable[[int, int], None] | None = None) -> Index:
     """Inspect every file of a data set once, on threads.
 
     `progress` is called with (files done, files in all).
@@ -154,15 +109,14 @@ def build_index(
     unique, row_of = np.unique(every, return_inverse=True)
     paths: list[str] = unique.tolist()
     found: list[FileFacts] = []
-    look = partial(inspect, max_pixels=max_pixels)
-    with ThreadPoolExecutor() as threads:
+    with files.open_threads(paths) as threads:
         for start in range(0, len(paths), _BLOCK):  # Pillow and hashlib work without the GIL
-            found += threads.map(look, paths[start : start + _BLOCK])
+            found += threads.map(inspect, paths[start : start + _BLOCK])
             if progress is not None:
                 progress(len(found), len(paths))
     rows = iter(row_of.tolist())
-    files = {name: tuple(found[next(rows)] for _ in getattr(dataset, name).path) for name in SPLITS}
-    return Index(dataset=dataset, files=files)
+    facts = {name: tuple(found[next(rows)] for _ in getattr(dataset, name).path) for name in SPLITS}
+    return Index(dataset=dataset, files=facts)
 
 
 def _per_identity(split: Split) -> tuple[Shaped[np.ndarray, "P"], Shaped[np.ndarray, "P"]]:
@@ -181,10 +135,10 @@ def _hashes(files: tuple[FileFacts, ...]) -> list[str]:
 def summarise(index: Index) -> dict[str, SplitCounts]:
     """Return the counts of each split."""
     counts = {}
-    for name, files in index.files.items():
-        split, hashes = _split(index, name), _hashes(files)
+    for name, every in index.files.items():
+        split, hashes = _split(index, name), _hashes(every)
         images, cameras = _per_identity(split)
-        readable = [facts for facts in files if facts.is_readable]
+        readable = [facts for facts in every if facts.is_readable]
         odd = Counter(kind for facts in readable if facts.note for kind in facts.note.split("; "))
         counts[name] = SplitCounts(
             images=len(split),
@@ -193,7 +147,7 @@ def summarise(index: Index) -> dict[str, SplitCounts]:
             identities_with_one_image=int((images == 1).sum()),
             identities_with_one_camera=int((cameras == 1).sum()),
             repeated_images=len(hashes) - len(set(hashes)),
-            unreadable_images=len(files) - len(readable),
+            unreadable_images=len(every) - len(readable),
             odd=dict(sorted(odd.items())),
         )
     return counts
@@ -205,13 +159,13 @@ def shared_images(index: Index) -> dict[tuple[str, str], int]:
     return {(a, b): len(hashes[a] & hashes[b]) for a, b in combinations(hashes, 2)}
 
 
-def write_index(index: Index, path: str | os.PathLike[str]) -> None:
+def write_index(index: Index, path: str | PathLike[str]) -> None:
     """Write a row an image, as .parquet or .csv, which `reid.data.datasets.table` reads.
 
     Columns are path, split, pid, camid, modality if any, height, width, bytes, sha256, note.
     Raises ValueError for another end of the name.
     """
-    table = to_arrow(index.dataset, folder=Path(os.path.abspath(path)).parent)
+    table = to_arrow(index.dataset, folder=folder_of(path))
     every = [facts for name in SPLITS for facts in index.files[name]]
     for column, kind, values in (
         ("height", pa.int64(), [facts.height for facts in every]),

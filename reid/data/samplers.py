@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reid.types import OUTLIER
 
-IDENTITY_ORDER, INSTANCES, ROW_ORDER, AUGMENTATION = range(4)
+IDENTITY_ORDER, INSTANCES, ROW_ORDER, AUGMENTATION, COLOUR = range(5)
 """Purposes of randomness: each has its own Philox key, so that none repeats another's numbers."""
 
 

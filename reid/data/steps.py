@@ -48,7 +48,8 @@ class Draw:
     """One batch of every step: `num_identities` x `num_instances` images of one table.
 
     `name` is its key in the step and its stream of randomness; `labels` the view whose identities
-    are sampled, `None` for as many images drawn uniformly, without labels.
+    are sampled, `None` for as many images drawn uniformly, without labels. With `views=2` each row
+    is shown twice, augmented independently.
     """
 
     name: str
@@ -56,15 +57,27 @@ class Draw:
     labels: str | None
     num_identities: int
     num_instances: int
+    views: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentedDraw(Draw):
+    """A draw that is augmented in its own way: one setting for each of its views."""
+
+    augment: tuple[AugmentConfig, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One rank's part of one batch before its images are read: table rows (B,), augmentation."""
+    """One rank's part of one batch before its images are read.
+
+    `rows` (B,) of the table; `augment` and `params` of each view of them.
+    """
 
     spec: Draw
     rows: Int64[np.ndarray, "B"]
-    params: AugmentParams
+    augment: tuple[AugmentConfig, ...]
+    params: tuple[AugmentParams, ...]
 
 
 class _At(TypedDict):
@@ -91,8 +104,9 @@ def planner(
 
     A plan is a function of (tables, draw, augment, seed, round, step): any step is planned at once.
     Over `world` ranks each gets its consecutive part of the images one rank would get. Raises
-    `ValueError` for a draw that names no table or view, a name used twice, or lengths that differ
-    from the store's; the function does for sizes that do not divide among the ranks.
+    `ValueError` for a draw that names no table or view, a name used twice, views that are not one
+    or two or lack their augmentation, or lengths that differ from the store's; the function does
+    for sizes that do not divide among the ranks.
     """
     _check(tables, draws)
     indexes = {
@@ -114,7 +128,7 @@ def planner(
 def batch_of(
     plan: Plan,
     table: Table,
-    images: Float32[Tensor, "B 3 H W"],
+    images: Sequence[Float32[Tensor, "B 3 H W"]],
     *,
     device: torch.device,
 ) -> Batch:
@@ -122,7 +136,8 @@ def batch_of(
     rows = plan.rows
     views = {} if plan.spec.labels is None else table.labels
     return Batch(
-        images=images,
+        images=images[0],
+        second=images[1] if len(images) > 1 else None,
         index=torch.from_numpy(rows).to(device),
         labels={view: torch.from_numpy(of[rows]).to(device) for view, of in views.items()},
         camid=torch.from_numpy(table.camid[rows]).to(device),
@@ -149,8 +164,12 @@ def _plan(
             stream=stream,
             **at,
         )
-    params = draw(augment, size, store.height, store.width, stream=stream, **at)
-    return Plan(spec=spec, rows=rows, params=params)
+    configs = spec.augment if isinstance(spec, AugmentedDraw) else (augment,) * spec.views
+    params = tuple(
+        draw(config, size, store.height, store.width, stream=stream + (view << 32), **at)
+        for view, config in enumerate(configs)
+    )
+    return Plan(spec=spec, rows=rows, augment=configs, params=params)
 
 
 def _check(tables: Mapping[str, Table], draws: Sequence[Draw]) -> None:
@@ -160,6 +179,13 @@ def _check(tables: Mapping[str, Table], draws: Sequence[Draw]) -> None:
     for spec in draws:
         if spec.table not in tables:
             raise ValueError(f"Draw {spec.name!r}: no table {spec.table!r} in {list(tables)}.")
+        if spec.views not in (1, 2):
+            raise ValueError(f"Draw {spec.name!r}: views={spec.views}, give 1 or 2.")
+        if isinstance(spec, AugmentedDraw) and len(spec.augment) != spec.views:
+            raise ValueError(
+                f"Draw {spec.name!r}: {len(spec.augment)} augmentations for views={spec.views}, "
+                "give one for each view."
+            )
         table = tables[spec.table]
         if spec.labels is not None and spec.labels not in table.labels:
             raise ValueError(

@@ -46,7 +46,9 @@ def torch_loader(
         batches = {}
         for plan in plans(step):
             table = tables[plan.spec.table]
-            images = apply(_pixels(table.store, plan.rows, device=device), plan.params, augment)
+            pixels = _pixels(table.store, plan.rows, device=device)
+            views = zip(plan.params, plan.augment, strict=True)
+            images = [apply(pixels, params, config) for params, config in views]
             batches[plan.spec.name] = batch_of(plan, table, images, device=device)
         return batches
 

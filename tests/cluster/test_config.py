@@ -21,7 +21,8 @@ def test_local_paths_are_made_absolute_for_workers_with_folders_of_their_own(
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("num_workers", -1), ("num_shards", 0), ("threads_per_worker", 0)]
+    ("field", "value"),
+    [("num_workers", -1), ("num_shards", 0), ("threads_per_worker", 0), ("cache_gb", -1.0)],
 )
 def test_impossible_values_are_refused_by_name(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{field} is {value}"):

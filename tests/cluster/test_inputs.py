@@ -14,6 +14,8 @@ from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, cache_folder, open_inputs
 from cluster.storage import Folder
 from cluster.worker import BACKBONE, backbone_weights
+from reid.data.datasets import market1501
+from reid.data.encoded_store import EncodedStore
 from reid.recipes import below
 
 Config = Callable[..., Any]
@@ -109,7 +111,7 @@ def test_cache_is_beside_local_runs_and_local_for_remote_ones() -> None:
 def test_missing_folder(config: Any, place: ClusterConfig, refused: Any, tmp_path: Path) -> None:
     words = refused(config, replace(place, data_root=str(tmp_path / "nowhere")))
     assert f"{tmp_path}/nowhere/synthetic_b" in words
-    assert "expected the folder bounding_box_train" in words
+    assert "expected bounding_box_train in it" in words
 
 
 def test_unknown_data_set(config: Any, place: ClusterConfig, refused: Any) -> None:
@@ -148,6 +150,60 @@ def test_images_that_do_not_decode(
     assert all(str(image) in words for image in images[:10])
     assert str(images[10]) not in words
     assert "and 2 more" in words
+
+
+def test_images_that_do_not_decode_may_be_left_out(
+    config: Any, own_worlds: ClusterConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(own_worlds.data_root, "synthetic_b")
+    whole = market1501.read(root)
+    bad = {"bounding_box_train": (0, 5, 63), "query": (), "bounding_box_test": (21,)}
+    for split, rows in bad.items():
+        images = sorted((root / split).iterdir())
+        for row in rows:
+            images[row].write_bytes(b"")
+    inputs = open_silently(config, replace(own_worlds, on_undecodable="skip"))
+    kept = np.delete(np.arange(64), bad["bounding_box_train"])
+    np.testing.assert_array_equal(inputs.truth, whole.train.pid[kept])
+    np.testing.assert_array_equal(inputs.tables["target"].camid, whole.train.camid[kept])
+    expected = EncodedStore(whole.train.path[kept], height=32, width=16).read(np.arange(61))
+    np.testing.assert_array_equal(inputs.tables["target"].store.read(np.arange(61)), expected)
+    test = inputs.test
+    assert (len(test.query_pixels), len(test.gallery_pixels), len(test.gallery)) == (8, 21, 21)
+    train, gallery = caplog.messages
+    assert "3 of 64 images of synthetic_b train do not decode and are left out: /" in train
+    assert "(zero bytes)" in train
+    assert "1 of 22 images of synthetic_b gallery" in gallery
+
+
+@pytest.mark.parametrize(
+    ("split", "spared", "words"),
+    [
+        ("query", "", "no query image of {root} decodes"),
+        (
+            "bounding_box_train",
+            None,
+            "{root} without 56 training images that do not decode shows 1 ",
+        ),
+    ],
+)
+def test_leaving_out_too_many_images_is_refused(
+    config: Any, own_worlds: ClusterConfig, refused: Any, split: str, spared: Any, words: str
+) -> None:
+    root = Path(own_worlds.data_root, "synthetic_b")
+    images = sorted((root / split).iterdir())
+    spared = images[0].name.split("_")[0] if spared is None else "none"
+    for image in images:
+        if not image.name.startswith(spared):
+            image.write_bytes(b"")
+    assert words.format(root=root) in refused(config, replace(own_worlds, on_undecodable="skip"))
+
+
+def test_large_tables_stay_encoded(config: Any, own_worlds: ClusterConfig) -> None:
+    decoded = open_silently(config, own_worlds).tables["target"].store
+    encoded = open_silently(config, replace(own_worlds, cache_gb=50e-6)).tables["target"].store
+    assert isinstance(encoded, EncodedStore)
+    np.testing.assert_array_equal(encoded.read(np.arange(64)), decoded.read(np.arange(64)))
 
 
 def test_more_clusters_than_images(config: Any, place: ClusterConfig, refused: Any) -> None:

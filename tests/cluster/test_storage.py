@@ -3,6 +3,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,46 @@ def test_s3_address_is_left_alone() -> None:
     inner = Folder("s3://bucket/prefix") / "run"
     assert not inner.is_local
     assert inner.path == inner.uri == "s3://bucket/prefix/run"
+
+
+def test_a_folder_in_object_storage_is_one_as_any_other(s3: Any) -> None:
+    folder = Folder(f"{s3.bucket}/runs") / "a run"
+    assert folder.names() == []
+    data = bytes(range(256)) * 50_000  # more than a part of an upload
+    folder.write("rankings/round=0000.npz", data)
+    folder.write_json("summary.json", {"mAP": 0.1})
+    folder.write_json("summary.json", {"mAP": 0.2})
+    assert folder.read("rankings/round=0000.npz") == data
+    assert folder.read_json("summary.json") == {"mAP": 0.2}
+    assert folder.names() == ["rankings", "summary.json"]
+    assert folder.exists("summary.json")
+    assert not folder.exists("rankings")
+    folder.delete("summary.json")
+    assert not folder.exists("summary.json")
+    with pytest.raises(FileNotFoundError, match=r"a run/summary\.json: no such object$"):
+        folder.read("summary.json")
+
+
+@pytest.mark.parametrize("kind", ["slow_down", "broken"])
+def test_failing_transfers_are_repeated(s3: Any, kind: str) -> None:
+    folder = Folder(s3.bucket)
+    data = bytes(range(256)) * 1000
+    for number in range(3):
+        s3.fail(kind, 3)
+        folder.write(f"{number}", data)
+        s3.fail(kind, 3)
+        assert folder.read(f"{number}") == data
+    assert len(folder.names()) == 3
+
+
+def test_a_missing_bucket_and_refused_credentials_are_one_line(s3: Any) -> None:
+    lost = Folder("s3://lost/runs")
+    for action in (lambda: lost.write("a", b""), lambda: lost.read("a")):
+        with pytest.raises(ValueError, match=r"^s3://lost/runs/a: no such bucket \(s3://lost\)$"):
+            action()
+    s3.fail("denied", 1)
+    with pytest.raises(ValueError, match=r"^s3://bucket/a is refused \(ACCESS_DENIED\): give cred"):
+        Folder(s3.bucket).write("a", b"")
 
 
 def test_folder_pickles(folder: Folder) -> None:

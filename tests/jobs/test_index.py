@@ -9,6 +9,8 @@ import pyarrow.parquet as pa_parquet
 import pytest
 
 from jobs import index
+from reid.data import files
+from reid.data.datasets import load
 from reid.data.miniature_modality import write_folder, write_regdb
 
 Capture = pytest.CaptureFixture[str]
@@ -62,10 +64,10 @@ def test_images_in_two_splits_are_told(own: Path, capsys: Capture) -> None:
 
 def test_counts_unlike_the_published_warn_or_refuse(tmp_path: Path, capsys: Capture) -> None:
     write_regdb(tmp_path / "regdb")
-    asked = {"name": "regdb", "max_pixels": 100}
+    asked = {"name": "regdb"}
     assert index.main(options(tmp_path / "regdb", **asked)) == 0
     out, err = capsys.readouterr()
-    assert json.loads(out)["splits"]["query"]["odd"] == {"over 100 pixels": 16}
+    assert json.loads(out)["splits"]["query"]["images"] == 16
     assert "warning: regdb is not as published" in err
     rows = pa_parquet.read_table(tmp_path / "out" / "table.parquet")
     assert set(rows["modality"].to_pylist()) == {0, 1}
@@ -73,6 +75,27 @@ def test_counts_unlike_the_published_warn_or_refuse(tmp_path: Path, capsys: Capt
         index.main(options(tmp_path / "regdb", **asked, strict=True))
     assert stopped.value.code == 2
     assert "error: regdb is not as published" in capsys.readouterr().err
+
+
+def test_a_packed_data_set_is_the_data_set(own: Path, capsys: Capture) -> None:
+    packed = own.parent / "packed"
+    assert index.main(options(own, pack=str(packed))) == 0
+    assert f"packed: {packed}" in capsys.readouterr().err
+    wanted, found = load("folder", own), load("table", packed)
+    for split in ("train", "query", "gallery"):
+        mine, theirs = getattr(found, split), getattr(wanted, split)
+        assert mine.pid.tolist() == theirs.pid.tolist()
+        assert mine.camid.tolist() == theirs.camid.tolist()
+        for path, file in zip(mine.path.tolist(), theirs.path.tolist(), strict=True):
+            assert files.read(path) == Path(file).read_bytes()
+            assert file.endswith(path.partition("#")[2])
+
+
+def test_nothing_is_packed_where_images_do_not_decode(own: Path, capsys: Capture) -> None:
+    next((own / "train").rglob("*.png")).write_bytes(b"")
+    assert index.main(options(own, pack=str(own.parent / "packed"))) == 1
+    assert not (own.parent / "packed").exists()
+    assert "nothing is packed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from reid.data import files
 from reid.types import Dataset, Split
 
 JUNK = -1
@@ -114,20 +115,21 @@ def column(matches: Iterable[re.Match[str]], group: str) -> Int64[np.ndarray, "N
     return np.array([int(match[group]) for match in matches], dtype=np.int64)
 
 
-def require_images(names: Sequence[str], folder: Path, *, source: Path) -> None:
+def require_images(names: Sequence[str], folder: Path | str, *, source: Path | str) -> None:
     """Check that the images `names` (relative to `folder`), which `source` lists, are there.
 
-    Each folder is read once. Raises ValueError that counts the missing images and shows the first.
+    Each folder is read once; of packed images the shards are looked for. Raises ValueError that
+    counts the missing images and shows the first.
     """
-    present: dict[str, set[str]] = {}
-    for parent in {os.path.dirname(name) for name in names}:
-        if (folder / parent).is_dir():
-            with os.scandir(folder / parent) as entries:
-                present[parent] = {entry.name for entry in entries}
+    held = [os.path.split(files.divide(name)[0]) for name in names]
+    parents = sorted({parent for parent, _ in held})
+    with files.open_threads([str(folder), *parents]) as threads:
+        found = threads.map(lambda parent: files.names_in(files.join(str(folder), parent)), parents)
+        present = dict(zip(parents, found, strict=True))
     missing = [
         name
-        for name in names
-        if os.path.basename(name) not in present.get(os.path.dirname(name), set())
+        for name, (parent, file) in zip(names, held, strict=True)
+        if file not in present[parent]
     ]
     if missing:
         raise ValueError(
@@ -178,7 +180,7 @@ def read_named(
     )
 
 
-def require_identities(train: Split, *, where: Path) -> None:
+def require_identities(train: Split, *, where: Path | str) -> None:
     """Raise ValueError where `train`, read from `where`, holds less than two identities."""
     if (found := len(np.unique(train.pid))) < 2:
         raise ValueError(f"{where} shows {found} identity; training needs 2 or more")

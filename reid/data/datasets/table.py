@@ -4,6 +4,9 @@
     crops/17.jpg,anna,0,train            path relative to the table's folder, or absolute
     crops/18.jpg,ben,3,query
 
+The table may lie at s3://bucket/prefix, its images there too, and these packed into shards by
+`python -m jobs.index NAME --root DIR --pack OUT` (`reid.data.files` says how images are named).
+
     pid        an identity: whole numbers stay as they are (-1 junk, 0 a distractor); where the
                column holds names, the rank of the name among the sorted names of the table
     camid      a camera, from 0; 0 throughout where the column is missing
@@ -15,8 +18,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 from jaxtyping import Int64, Shaped
 
+from reid.data import files
 from reid.data.datasets.reading import NUM_SHOWN, require_identities, require_images, shown
 from reid.types import Dataset, Split
 
@@ -34,37 +36,50 @@ REQUIRED = ("path", "pid", "split")
 SPLITS = ("train", "query", "gallery")
 
 
-def _find(root: Path) -> Path:
+def _find(root: str) -> str:
     """Return the table's file: `root`, or the first of `FILES` in it."""
-    if root.is_dir():
+    is_table = root.endswith(SUFFIXES)
+    if os.path.isdir(root) or (files.is_remote(root) and not is_table):
         for name in FILES:
-            if (root / name).is_file():
-                return root / name
+            if files.is_file(f"{root}/{name}"):
+                return f"{root}/{name}"
         raise ValueError(f"{root} holds no table: expected {' or '.join(FILES)} in it")
-    if not root.is_file():
+    if not files.is_file(root):
         raise ValueError(f"the table {root} is missing: expected a .csv or .parquet file there")
     check_suffix(root)
     return root
 
 
-def check_suffix(file: Path) -> None:
+def place_of(path: str | os.PathLike[str]) -> str:
+    """Return an absolute path, or an address as it is, without a "/" at its end."""
+    name = os.fspath(path)
+    return name.rstrip("/") if files.is_remote(name) else os.path.abspath(name)
+
+
+def folder_of(path: str | os.PathLike[str]) -> str:
+    """Return the absolute folder, or the address, that a table's images are relative to."""
+    return os.path.dirname(place_of(path))
+
+
+def check_suffix(file: str | os.PathLike[str]) -> None:
     """Raise ValueError where a file's name is not that of a table."""
-    if file.suffix not in SUFFIXES:
+    if not os.fspath(file).endswith(SUFFIXES):
         raise ValueError(f"{file} is no table: its name must end in {' or '.join(SUFFIXES)}")
 
 
-def _read(file: Path) -> pa.Table:
+def _read(file: str) -> pa.Table:
     """Read the file, dictionaries decoded; ValueError where columns are missing or have gaps."""
+    source = pa.BufferReader(files.read(file)) if files.is_remote(file) else file
     try:
-        if file.suffix == ".csv":
+        if file.endswith(".csv"):
             options = pa_csv.ConvertOptions(
                 column_types={"path": pa.string(), "split": pa.string()},
                 null_values=[""],
                 strings_can_be_null=True,
             )
-            table = pa_csv.read_csv(file, convert_options=options)
+            table = pa_csv.read_csv(source, convert_options=options)
         else:
-            table = pa_parquet.read_table(file)
+            table = pa_parquet.read_table(source)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} does not read as a table: {error}") from error
     if missing := [name for name in REQUIRED if name not in table.column_names]:
@@ -78,7 +93,7 @@ def _read(file: Path) -> pa.Table:
     return table
 
 
-def _strings(table: pa.Table, name: str, file: Path) -> Shaped[np.ndarray, "N"]:
+def _strings(table: pa.Table, name: str, file: str) -> Shaped[np.ndarray, "N"]:
     kind = table.schema.field(name).type
     if not _is_text(kind):
         raise ValueError(f"the column {name} of {file} is of type {kind}; expected text")
@@ -90,7 +105,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _integers(table: pa.Table, name: str, file: Path) -> Int64[np.ndarray, "N"]:
+def _integers(table: pa.Table, name: str, file: str) -> Int64[np.ndarray, "N"]:
     kind = table.schema.field(name).type
     if not pa.types.is_integer(kind):
         also = " or names" if name == "pid" else ""
@@ -101,14 +116,14 @@ def _integers(table: pa.Table, name: str, file: Path) -> Int64[np.ndarray, "N"]:
     return np.array(table[name].to_pylist(), dtype=np.int64)
 
 
-def _pids(table: pa.Table, file: Path) -> Int64[np.ndarray, "N"]:
+def _pids(table: pa.Table, file: str) -> Int64[np.ndarray, "N"]:
     """Return the pid column: numbers as they are, names as their rank."""
     if not _is_text(table.schema.field("pid").type):
         return _integers(table, "pid", file)
     return np.unique(_strings(table, "pid", file), return_inverse=True)[1].astype(np.int64)
 
 
-def _modality(values: Sequence[int | None], name: str, file: Path) -> Int64[np.ndarray, "N"] | None:
+def _modality(values: Sequence[int | None], name: str, file: str) -> Int64[np.ndarray, "N"] | None:
     """Return the modality of the rows of the split `name`, None where all are empty."""
     gaps = values.count(None)
     if gaps == len(values):
@@ -126,7 +141,7 @@ def _modality(values: Sequence[int | None], name: str, file: Path) -> Int64[np.n
 
 
 def _make_split(
-    columns: Mapping[str, np.ndarray], rows: Int64[np.ndarray, "n"], *, name: str, file: Path
+    columns: Mapping[str, np.ndarray], rows: Int64[np.ndarray, "n"], *, name: str, file: str
 ) -> Split:
     """Return the rows of one split, sorted by path."""
     if not len(rows):
@@ -157,7 +172,8 @@ def load(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
     unknown or empty split, images that are missing or twice in a split, and fewer than two training
     identities.
     """
-    file = _find(Path(os.path.abspath(root)))
+    file = _find(place_of(root))
+    folder = os.path.dirname(file)
     table = _read(file)
     split = _strings(table, "split", file)
     if unknown := sorted(set(split.tolist()) - set(SPLITS)):
@@ -165,8 +181,8 @@ def load(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
             f"{file} has the split {shown([repr(name) for name in unknown])}: "
             f"expected {', '.join(SPLITS)}"
         )
-    path = [os.path.normpath(file.parent / name) for name in _strings(table, "path", file)]
-    require_images(path, file.parent, source=file)
+    path = [files.join(folder, name) for name in _strings(table, "path", file).tolist()]
+    require_images(path, folder, source=file)
     columns = {
         "path": np.array(path),
         "pid": _pids(table, file),
@@ -182,16 +198,16 @@ def load(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
         for name in SPLITS
     }
     require_identities(splits["train"], where=file)
-    return Dataset(name=NAME, root=str(file.parent), **splits)
+    return Dataset(name=NAME, root=folder, **splits)
 
 
-def to_arrow(dataset: Dataset, *, folder: Path) -> pa.Table:
+def to_arrow(dataset: Dataset, *, folder: str | os.PathLike[str]) -> pa.Table:
     """Return all rows of a data set, split after split; paths inside `folder` are relative to it.
 
     There is a column `modality` where some split has one.
     """
     splits: list[tuple[str, Split]] = [(name, getattr(dataset, name)) for name in SPLITS]
-    inside = f"{folder.as_posix().rstrip('/')}/"
+    inside = f"{os.fspath(folder).rstrip('/')}/"
     columns = {
         "path": [path.removeprefix(inside) for _, split in splits for path in split.path.tolist()],
         "split": [name for name, split in splits for _ in range(len(split))],
@@ -214,16 +230,12 @@ def write_arrow(table: pa.Table, path: str | os.PathLike[str]) -> None:
 
     Raises ValueError for another end of the name.
     """
-    file = Path(os.path.abspath(path))
+    file = place_of(path)
     check_suffix(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
-    try:
-        write = pa_csv.write_csv if file.suffix == ".csv" else pa_parquet.write_table
-        write(table, temporary)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    sink = pa.BufferOutputStream()
+    write = pa_csv.write_csv if file.endswith(".csv") else pa_parquet.write_table
+    write(table, sink)
+    files.write(file, sink.getvalue())
 
 
 def write_table(dataset: Dataset, path: str | os.PathLike[str]) -> None:
@@ -232,5 +244,4 @@ def write_table(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     Images in the table's folder or below are named relative to it, so that both may move together.
     Raises ValueError for another end of the name.
     """
-    folder = Path(os.path.abspath(path)).parent
-    write_arrow(to_arrow(dataset, folder=folder), path)
+    write_arrow(to_arrow(dataset, folder=folder_of(path)), path)

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from reid.data.augment import AugmentConfig, AugmentParams, apply, draw, normalise
+from reid.data.samplers import AUGMENTATION, counter_rng
 
 H, W, B = 20, 10, 12
 NOTHING = AugmentConfig(flip=0.0, pad=0, local_grayscale=0.0, global_grayscale=0.0, erasing=0.0)
@@ -31,7 +32,7 @@ def in_box(y, x, box):
 
 
 def by_loops(images, params, config):
-    """Flip, pad, crop, grey, normalise and erase, one pixel at a time."""
+    """Flip, pad, crop, grey, normalise, erase and exchange channels, one pixel at a time."""
     result = np.empty((B, 3, H, W))
     for b in range(B):
         image = images[b].numpy()
@@ -47,6 +48,10 @@ def by_loops(images, params, config):
                 result[b, :, y, x] = (pixel / 255 - MEAN) / STD
                 if in_box(y, x, params.erase_box[b]):
                     result[b, :, y, x] = config.erasing_fill
+                if params.channel[b] == 3:
+                    result[b, :, y, x] = np.dot((0.2989, 0.587, 0.114), result[b, :, y, x])
+                elif params.channel[b] >= 0:
+                    result[b, :, y, x] = result[b, params.channel[b], y, x]
     return result
 
 
@@ -59,6 +64,8 @@ CASES = {
     "local grey": dataclasses.replace(NOTHING, local_grayscale=0.7),
     "global grey": dataclasses.replace(NOTHING, global_grayscale=0.5),
     "erase": dataclasses.replace(NOTHING, erasing=0.7),
+    "exchange": dataclasses.replace(NOTHING, channel_exchange=0.6, channel_grey=0.3),
+    "exchange after erasing": AugmentConfig(erasing=1.0, channel_exchange=0.5, channel_grey=0.5),
     "released": AugmentConfig(),
     "all, zero": AugmentConfig(pad_mode="zero", pad=3, global_grayscale=0.3),
 }
@@ -139,7 +146,7 @@ def test_boxes_lie_inside_and_keep_area_and_aspect(height, width):
 
 
 def test_ranks_draw_their_part_of_one_batch():
-    config = AugmentConfig()
+    config = AugmentConfig(colour_jitter=0.5, channel_exchange=0.5)
     whole = draw(config, B, H, W, **AT)
     parts = [draw(config, B, H, W, rank=rank, world=3, **AT) for rank in range(3)]
     for field in dataclasses.fields(AugmentParams):
@@ -165,7 +172,32 @@ def test_one_probability_moves_no_other_draw():
     np.testing.assert_array_equal(changed.grey_box, released.grey_box)
 
 
-@pytest.mark.parametrize("bad", [{"flip": 1.5}, {"erasing": -0.1}, {"pad": -1}])
+def test_the_first_draws_are_columns_of_one_block():
+    """Runs made before an operation was added go on as they began."""
+    config, at = AugmentConfig(colour_jitter=0.5, channel_exchange=0.5), {**AT, "stream": 3}
+    uniform = counter_rng(AUGMENTATION, **at).random((B, 50))
+    params = draw(config, B, H, W, **at)
+    np.testing.assert_array_equal(params.flip, uniform[:, 0] < 0.5)
+    np.testing.assert_array_equal(params.offset, np.floor(uniform[:, 1:3] * 21))
+    whole = (params.grey_box == (0, 0, H, W)).all(axis=1)
+    np.testing.assert_array_equal(whole, uniform[:, 3] < 0.05)
+    patched = params.grey_box[:, 2] > 0
+    np.testing.assert_array_equal(patched, (uniform[:, 4] < 0.4) | whole)
+    np.testing.assert_array_equal(params.erase_box[:, 2] > 0, uniform[:, 27] < 0.5)
+
+
+OUT_OF_RANGE = (
+    {"flip": 1.5},
+    {"erasing": -0.1},
+    {"pad": -1},
+    {"colour_jitter": 2.0},
+    {"channel_exchange": 0.7, "channel_grey": 0.4},
+    {"jitter_strength": (0.5, -0.1, 0.5, 0.5)},
+    {"jitter_strength": (0.5, 0.5, 0.5, 0.6)},
+)
+
+
+@pytest.mark.parametrize("bad", OUT_OF_RANGE)
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match=f"{next(iter(bad))}="):
         AugmentConfig(**bad)

@@ -8,16 +8,28 @@ import pytest
 import torch
 from PIL import Image
 
-from reid.data import AugmentConfig, Draw, Table, open_pixels, torch_loader
+from reid.data import AugmentConfig, AugmentedDraw, Draw, Table, apply, open_pixels, torch_loader
 from reid.data.dali_loader import dali_loader
 from reid.data.encoded_store import EncodedStore
+from reid.data.steps import planner
 
 N, HEIGHT, WIDTH = 24, 32, 16
 DRAWS = (
     Draw(name="first", table="target", labels="global", num_identities=4, num_instances=2),
     Draw(name="second", table="target", labels=None, num_identities=4, num_instances=2),
 )
+PIXELS = AugmentConfig(
+    flip=0.0, pad=0, local_grayscale=0.0, global_grayscale=0.0, erasing=0.0,
+    mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255),
+)  # fmt: skip
+COLOURS = AugmentConfig(pad=3, colour_jitter=0.7, channel_exchange=0.5, channel_grey=0.2)
+EXCHANGE = replace(COLOURS, colour_jitter=0.0)
 AT = {"seed": 3, "round": 1, "device": "cpu"}
+
+
+def in_pairs(pair: tuple[AugmentConfig, AugmentConfig]) -> AugmentedDraw:
+    size = {"num_identities": 4, "num_instances": 2, "views": 2}
+    return AugmentedDraw(name="first", table="target", labels="global", augment=pair, **size)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +75,38 @@ def test_batches_are_the_reference_loaders(decoded: dict[str, Table], pad_mode: 
                 assert mine[name].labels[view].equal(labels)
 
 
+@pytest.mark.parametrize("pair", [(EXCHANGE, COLOURS), (COLOURS, COLOURS)])
+def test_colours_and_second_views_are_the_reference_loaders(
+    decoded: dict[str, Table], pair: tuple[AugmentConfig, AugmentConfig]
+) -> None:
+    draws = [in_pairs(pair), DRAWS[1]]
+    at = {**AT, "augment": EXCHANGE, "steps": range(3)}
+    for mine, wanted in zip(
+        dali_loader(decoded, draws, **at), torch_loader(decoded, draws, **at), strict=True
+    ):
+        assert mine["second"].second is None
+        for found, reference in (
+            (mine["second"].images, wanted["second"].images),
+            (mine["first"].images, wanted["first"].images),
+            (mine["first"].second, wanted["first"].second),
+        ):
+            assert found is not None
+            assert found.is_contiguous(memory_format=torch.channels_last)
+            torch.testing.assert_close(found, reference, rtol=0, atol=2e-6)
+
+
+def test_decoded_images_are_jittered_too(paths: np.ndarray) -> None:
+    encoded = tables(EncodedStore(paths, height=HEIGHT, width=WIDTH))
+    draws = [in_pairs((PIXELS, COLOURS))]
+    (batch,) = [
+        step["first"] for step in dali_loader(encoded, draws, augment=PIXELS, steps=range(1), **AT)
+    ]
+    (plan,) = planner(encoded, draws, augment=PIXELS, seed=AT["seed"], round=AT["round"])(0)
+    pixels = batch.images.round().byte().permute(0, 2, 3, 1)
+    assert batch.second is not None
+    assert torch.equal(batch.second, apply(pixels, plan.params[1], COLOURS))
+
+
 def test_other_labels_of_the_next_round_are_those_of_the_reference(
     decoded: dict[str, Table],
 ) -> None:
@@ -92,12 +136,8 @@ def test_a_closed_loader_leaves_nothing_to_the_next(decoded: dict[str, Table]) -
 def test_decoding_and_resizing_are_within_a_few_grey_levels(
     paths: np.ndarray, decoded: dict[str, Table]
 ) -> None:
-    plain = AugmentConfig(
-        flip=0.0, pad=0, local_grayscale=0.0, global_grayscale=0.0, erasing=0.0,
-        mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255),
-    )  # fmt: skip
     encoded = tables(EncodedStore(paths, height=HEIGHT, width=WIDTH))
-    at = {**AT, "augment": plain, "steps": range(3)}
+    at = {**AT, "augment": PIXELS, "steps": range(3)}
     for mine, wanted in zip(
         dali_loader(encoded, DRAWS, **at), torch_loader(decoded, DRAWS, **at), strict=True
     ):

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.data.pixel_store import UndecodableImages, open_pixels
+from reid.data.decoding import UndecodableImages
+from reid.data.encoded_store import EncodedStore
+from reid.data.pixel_store import DamagedStore, PixelStore, open_pixels
+from reid.data.usable import undecodable
 
 H, W = 16, 8
 
@@ -163,6 +166,83 @@ def test_pickles_as_a_name(paths, tmp_path):
     data = pickle.dumps(store)
     assert len(data) < 1000
     np.testing.assert_array_equal(pickle.loads(data).read(np.arange(4)), store.read(np.arange(4)))
+
+
+@pytest.mark.parametrize("keep", [0, 50, 500, -1, "longer", "header", "sums"])
+def test_a_file_that_is_not_what_was_written_is_made_anew(paths, tmp_path, keep, caplog):
+    store = opened(paths, tmp_path)
+    whole = store.file.read_bytes()
+    changed = {
+        "longer": whole[:-60] + b"x" + whole[-60:],
+        "header": b"x" + whole[1:],
+        "sums": whole[: -len(b"]") - 40] + b"x" + whole[-40:],
+    }
+    store.file.write_bytes(changed[keep] if isinstance(keep, str) else whole[:keep])
+    again = opened(paths, tmp_path)
+    assert "the images are decoded again" in caplog.text
+    assert again.file.read_bytes() == whole
+
+
+def test_a_damaged_record_is_never_given_out(paths, tmp_path, caplog):
+    store = opened(paths, tmp_path)
+    right, whole = store.read(np.arange(4)), store.file.read_bytes()
+    at = whole.index(right[2].tobytes()) + 7
+
+    def damage():
+        content = bytearray(whole)
+        content[at] ^= 1
+        store.file.write_bytes(content)
+        return opened(paths, tmp_path)
+
+    damaged = damage()
+    for _ in range(2):
+        np.testing.assert_array_equal(damaged.read(np.array([2, 1, 2])), right[[2, 1, 2]])
+    assert "image 2 of" in caplog.text
+    assert not store.file.exists()
+    assert opened(paths, tmp_path).file.read_bytes() == whole
+
+    damaged = damage()
+    os.unlink(paths[2])
+    np.testing.assert_array_equal(damaged.read(np.array([3, 0])), right[[3, 0]])
+    with pytest.raises(DamagedStore, match=r"2\.png no longer gives image 2 of it"):
+        damaged.read(np.array([2]))
+
+
+def test_the_file_is_an_array_for_numpy(paths, tmp_path):
+    store = opened(paths, tmp_path)
+    np.testing.assert_array_equal(np.load(store.file), store.read(np.arange(4)))
+
+
+def test_pixels_over_the_budget_stay_encoded(paths, tmp_path, caplog):
+    needed = 4 * H * W * 3
+    store = opened(paths, tmp_path, budget_bytes=needed - 1)
+    assert isinstance(store, EncodedStore)
+    assert not (tmp_path / "cache").exists()
+    (line,) = caplog.messages
+    assert "they stay encoded" in line
+    rows = np.array([2, 0])
+    decoded = opened(paths, tmp_path, budget_bytes=needed)
+    assert isinstance(decoded, PixelStore)
+    np.testing.assert_array_equal(store.read(rows), decoded.read(rows))
+
+
+def test_what_does_not_decode_is_found_once(paths, tmp_path):
+    with open(paths[2], "wb") as file:
+        file.write(b"no image")
+    os.unlink(paths[0])
+    calls = []
+
+    def find():
+        return undecodable(
+            paths, cache_dir=tmp_path / "cache", progress=lambda *call: calls.append(call)
+        )
+
+    for _ in range(2):
+        assert find() == {0: "No such file or directory", 2: "no image format is recognised"}
+        assert calls == [(4, 4)]
+    save(paths[2], np.zeros((3, 3, 3), dtype=np.uint8))
+    assert find() == {0: "No such file or directory"}
+    assert calls == [(4, 4)] * 2
 
 
 def test_an_empty_table_is_refused(tmp_path):

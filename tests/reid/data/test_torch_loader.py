@@ -10,7 +10,7 @@ from PIL import Image
 
 from reid.data.augment import AugmentConfig, normalise
 from reid.data.pixel_store import open_pixels
-from reid.data.steps import Draw, Table
+from reid.data.steps import AugmentedDraw, Draw, Table, planner
 from reid.data.torch_loader import read_batches, torch_loader
 
 H, W, N = 12, 6, 40
@@ -108,6 +108,61 @@ def test_a_draw_does_not_depend_on_the_others(tables):
     assert not torch.equal(step["global"].index, step["twin"].index)
 
 
+def test_a_second_view_leaves_the_first_as_it_was(tables, monkeypatch, store):
+    draws = [dataclasses.replace(spec, views=2) for spec in DRAWS]
+    config = AugmentConfig(pad=2, colour_jitter=0.5, channel_exchange=0.5)
+    once = list(loader(tables, augment=config))
+    read, reads = type(store).read, []
+
+    def count(self, rows):
+        reads.append(rows)
+        return read(self, rows)
+
+    monkeypatch.setattr(type(store), "read", count)
+    twice = list(loader(tables, draws=draws, augment=config))
+    assert len(reads) == len(twice) * len(draws)
+    for single, double in zip(once, twice, strict=True):
+        for name, batch in single.items():
+            assert_equal(batch, double[name])
+            assert batch.second is None
+            assert not torch.equal(double[name].second, batch.images)
+            assert double[name].second.shape == batch.images.shape
+    ranks = [list(loader(tables, draws=draws, augment=config, rank=r, world=2)) for r in range(2)]
+    for double, left, right in zip(twice, *ranks, strict=True):
+        for name, batch in double.items():
+            assert torch.equal(torch.cat([left[name].second, right[name].second]), batch.second)
+
+
+def test_each_view_has_its_own_augmentation(tables, store):
+    exchange = dataclasses.replace(PLAIN, channel_exchange=1.0)
+    pair = AugmentedDraw(**vars(DRAWS[0]) | {"views": 2}, augment=(PLAIN, exchange))
+    instead = AugmentedDraw(**vars(DRAWS[1]), augment=(PLAIN,))
+    step = next(loader(tables, draws=[pair, instead]))
+    for batch in step.values():
+        plain = normalise(torch.from_numpy(store.read(batch.index.numpy())))
+        assert torch.equal(batch.images, plain)
+    second, images = step["global"].second, step["global"].images
+    assert torch.equal(second, second[:, :1].expand_as(second))
+    copied = (second == images).all(dim=(2, 3))
+    assert (copied.sum(dim=1) == 1).all()
+
+
+def test_views_are_drawn_independently(tables):
+    many = Draw(
+        name="many", table="target", labels=None, num_identities=50, num_instances=40, views=2
+    )
+    options = {"augment": AugmentConfig(colour_jitter=0.5), "seed": 1, "round": 0}
+    (plan,) = planner(tables, [many], **options)(0)
+    first, second = plan.params
+    for left, right in (
+        (first.flip, second.flip),
+        (first.offset[:, 0], second.offset[:, 0]),
+        (first.erase_box[:, 2] > 0, second.erase_box[:, 2] > 0),
+        (first.jitter[:, 0], second.jitter[:, 0]),
+    ):
+        assert abs(np.corrcoef(left, right)[0, 1]) < 4 / np.sqrt(2000)
+
+
 def test_round_and_seed_change_the_batches(tables):
     first = next(loader(tables))["global"]
     for change in ({"round": 1}, {"seed": 2}):
@@ -189,6 +244,10 @@ def test_impossible_draws_are_refused_before_the_first_step(tables, store):
         loader(tables, draws=[replace(DRAWS[0], labels="bottom")])
     with pytest.raises(ValueError, match="its own name"):
         loader(tables, draws=[DRAWS[0], DRAWS[0]])
+    with pytest.raises(ValueError, match="views=3, give 1 or 2"):
+        loader(tables, draws=[replace(DRAWS[0], views=3)])
+    with pytest.raises(ValueError, match="1 augmentations for views=2"):
+        loader(tables, draws=[AugmentedDraw(**vars(DRAWS[0]) | {"views": 2}, augment=(PLAIN,))])
     short = Table(store=store, camid=np.zeros(3, dtype=np.int64), labels={})
     with pytest.raises(ValueError, match="40 images"):
         loader({"target": short}, draws=DRAWS[2:])
