@@ -107,7 +107,7 @@ def test_missing_data_folder(refused: Refused, tmp_path: Path) -> None:
         *("--cluster.data-root", str(tmp_path / "nowhere")),
     ]
     line = one_line(refused("core_reid_v2-demo", *place))
-    assert f"{tmp_path}/nowhere/synthetic_b is no Market-1501: expected bounding_box_train in it" in line
+    assert f"{tmp_path}/nowhere/synthetic_b is no Market-1501: expected bounding_box_train" in line
 
 
 def test_too_many_clusters(refused: Refused, place: ClusterConfig) -> None:

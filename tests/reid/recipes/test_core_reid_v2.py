@@ -165,6 +165,6 @@ def test_labels_do_not_depend_on_the_shards(make):
         assert value.centers.shape == (K, 8)
         np.testing.assert_array_equal(np.unique(value.labels), np.arange(K))
     # Each view and each round has seeds of its own, so the same rows are not labelled alike.
-    later = recipe.label(dict.fromkeys(VIEWS, split(rows, 1)), round=4)
+    later = recipe.label({view: split(rows, 1) for view in VIEWS}, round=4)
     assert not np.array_equal(whole["global"].labels, whole["top"].labels)
     assert not np.array_equal(whole["global"].labels, later["global"].labels)
