@@ -15,7 +15,10 @@ from jaxtyping import Float32
 
 Domain = Literal["a", "b"]
 Color = tuple[int, int, int]
-View = Literal["front", "back", "left", "right"]
+View = Literal[
+    "front", "back", "left", "right", "front_left", "front_right", "back_left", "back_right"
+]
+"""A person is seen from the first four."""
 Pattern = Literal["plain", "bands", "pinstripes", "checks", "dots", "block", "logo", "open"]
 HairStyle = Literal["bald", "short", "long", "bun"]
 Legwear = Literal["trousers", "shorts", "skirt"]
@@ -72,7 +75,8 @@ class Camera:
     `color` (3,3) maps scene RGB to image RGB (gain, cast, saturation in one), `haze` is added
     (0..255); `light_from` is how much brighter the right edge is than the middle; `vignette` how
     much darker the corners are; `blur` a radius as a fraction of the image height; `noise` a
-    standard deviation (0..255); `zoom` the usual size of a person.
+    standard deviation (0..255); `zoom` the usual size of a person. An `infrared` camera gives one
+    channel, the first row of `color`.
     """
 
     scene_seed: int
@@ -83,11 +87,12 @@ class Camera:
     blur: float
     noise: float
     zoom: float
+    infrared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Occluder:
-    """A thing in front of the person, its edges as fractions of the image."""
+    """A thing in front of the person or vehicle, its edges as fractions of the image."""
 
     left: float
     top: float
@@ -98,7 +103,11 @@ class Occluder:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """What changes from image to image of one person before one camera."""
+    """What changes from image to image of one identity before one camera.
+
+    `stride` and `swing` move a person's limbs; a vehicle is seen from higher by the one, and turned
+    off its view by the other.
+    """
 
     view: View
     stride: float
@@ -173,29 +182,32 @@ STYLES: dict[Domain, Style] = {
 }  # fmt: skip
 
 
-def _color(rng: np.random.Generator, palette: tuple[Color, ...], *, spread: float = 10.0) -> Color:
+def draw_color(
+    rng: np.random.Generator, palette: tuple[Color, ...], *, spread: float = 10.0
+) -> Color:
+    """Draw a colour near an entry of a palette."""
     shade = np.asarray(palette[int(rng.integers(len(palette)))]) + rng.normal(0.0, spread, 3)
     red, green, blue = (int(value) for value in np.clip(shade, 0, 255))
     return red, green, blue
 
 
-def _two_colors(rng: np.random.Generator, palette: tuple[Color, ...]) -> tuple[Color, Color]:
+def draw_two_colors(rng: np.random.Generator, palette: tuple[Color, ...]) -> tuple[Color, Color]:
     """Draw two different entries, so that a pattern can be seen."""
     first, second = rng.choice(len(palette), size=2, replace=False)
-    return _color(rng, (palette[int(first)],)), _color(rng, (palette[int(second)],))
+    return draw_color(rng, (palette[int(first)],)), draw_color(rng, (palette[int(second)],))
 
 
 def draw_person(rng: np.random.Generator, domain: Domain) -> Person:
     """Draw one identity of a domain."""
     style = STYLES[domain]
-    upper, upper_second = _two_colors(rng, style.clothes)
-    lower, lower_trim = _two_colors(rng, style.clothes)
+    upper, upper_second = draw_two_colors(rng, style.clothes)
+    lower, lower_trim = draw_two_colors(rng, style.clothes)
     return Person(
-        skin=_color(rng, SKINS, spread=4.0),
-        hair=_color(rng, HAIRS, spread=6.0),
+        skin=draw_color(rng, SKINS, spread=4.0),
+        hair=draw_color(rng, HAIRS, spread=6.0),
         hair_style=HAIR_STYLES[int(rng.choice(4, p=(0.08, 0.46, 0.32, 0.14)))],
         hat=HATS[int(rng.choice(3, p=(0.7, 0.17, 0.13)))],
-        hat_color=_color(rng, style.accessories),
+        hat_color=draw_color(rng, style.accessories),
         upper=upper,
         upper_second=upper_second,
         pattern=PATTERNS[int(rng.choice(len(PATTERNS), p=PATTERN_CHANCES))],
@@ -205,9 +217,9 @@ def draw_person(rng: np.random.Generator, domain: Domain) -> Person:
         lower_trim=lower_trim,
         legwear=LEGWEAR[int(rng.choice(3, p=(0.58, 0.25, 0.17)))],
         trimmed=bool(rng.random() < 0.3),
-        shoes=_color(rng, style.accessories),
+        shoes=draw_color(rng, style.accessories),
         bag=BAGS[int(rng.choice(4, p=(0.45, 0.25, 0.16, 0.14)))],
-        bag_color=_color(rng, style.accessories),
+        bag_color=draw_color(rng, style.accessories),
         stature=float(rng.uniform(0.84, 0.96)),
         girth=float(rng.uniform(0.84, 1.22)),
     )
@@ -239,7 +251,7 @@ def draw_moment(
     """Draw one moment; `crop_error` scales how badly the box fits, `occluded` is a chance."""
     occluder = None
     if rng.random() < occluded:
-        color = _color(rng, STYLES[domain].clutter)
+        color = draw_color(rng, STYLES[domain].clutter)
         left, size = rng.uniform(0.0, 0.85), rng.uniform(0.12, 0.24)
         occluder = (
             Occluder(left=left, top=0.0, right=left + size, bottom=1.0, color=color)

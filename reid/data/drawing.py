@@ -1,4 +1,4 @@
-"""Drawing one image of the built-in worlds: a person, before a camera, at a moment.
+"""Drawing one image of the built-in worlds: a person or vehicle, before a camera, at a moment.
 
 A canvas of `SUPERSAMPLE` times the image is painted (scene, shadow, body, occluder), averaged down,
 and put through the camera's response. Legend: H, W the image's height and width.
@@ -9,16 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from reid.data.appearance import STYLES, Camera, Color, Domain, Moment, Person, Style
 from reid.data.figure import Pen, paint_body
+from reid.data.vehicle import Vehicle
+from reid.data.vehicle_figure import paint_vehicle
+
+Subject = Person | Vehicle
 
 DRAWING_VERSION = 2
 """Raised whenever the same configuration would give other images."""
 
 SUPERSAMPLE = 2
 SCENE_WIDTHS = 5  # a scene is this many images wide; each moment shows another piece of it
+SCENE_IN_INFRARED = 0.6
+"""An infrared camera brings its own lamp, which lights what is behind the subject less."""
 JPEG_QUALITY = 92
 
 
@@ -95,6 +101,8 @@ def build_stage(camera: Camera, domain: Domain, *, height: int, width: int) -> S
     _paint_floor(draw, rng, floor, horizon=horizon)
     _paint_clutter(draw, rng, style, horizon=horizon)
     scene = scene.filter(ImageFilter.GaussianBlur(high / 160))
+    if camera.infrared:
+        scene = ImageEnhance.Brightness(scene).enhance(SCENE_IN_INFRARED)
     across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)[:, None]
     light = (1 + camera.light_from * across) * (
         1 - camera.vignette * (0.5 * across**2 + 0.5 * down**2)
@@ -102,47 +110,59 @@ def build_stage(camera: Camera, domain: Domain, *, height: int, width: int) -> S
     return Stage(camera=camera, scene=scene, light=light[..., None].astype(np.float32))
 
 
-def _paint(stage: Stage, person: Person, moment: Moment) -> Image.Image:
-    """Return the canvas before the camera's response."""
-    height, width = (size * SUPERSAMPLE for size in stage.light.shape[:2])
-    start = int(moment.place * (stage.scene.width - width))
-    canvas = stage.scene.crop((start, 0, start + width, height))
-    draw = ImageDraw.Draw(canvas)
-    unit = height * person.stature * stage.camera.zoom * moment.scale
+def _paint_person(
+    canvas: Image.Image, person: Person, moment: Moment, *, zoom: float, ground: Color
+) -> None:
+    height, unit = canvas.height, canvas.height * person.stature * zoom * moment.scale
     # The box of a detector has the feet near its lower edge, whatever the stature.
     feet = height * (0.975 + moment.shift_y)
     pen = Pen(
         canvas=canvas,
-        draw=draw,
-        left=width * 0.5 + height * moment.shift_x,
+        draw=ImageDraw.Draw(canvas),
+        left=canvas.width * 0.5 + height * moment.shift_x,
         top=feet - unit,
         unit=unit,
         mirror=-1 if moment.view == "left" else 1,
     )
-    shadow = canvas.getpixel((int(width / 2), height - 1))
-    assert isinstance(shadow, tuple)
-    pen.ellipse((0.0, 0.965), 0.17 * person.girth, 0.022, _rgb(np.asarray(shadow) * 0.55))
+    pen.ellipse((0.0, 0.965), 0.17 * person.girth, 0.022, _rgb(np.asarray(ground) * 0.55))
     paint_body(pen, person, moment)
+
+
+def _paint(stage: Stage, subject: Subject, moment: Moment) -> Image.Image:
+    """Return the canvas before the camera's response."""
+    height, width = (size * SUPERSAMPLE for size in stage.light.shape[:2])
+    start = int(moment.place * (stage.scene.width - width))
+    canvas = stage.scene.crop((start, 0, start + width, height))
+    ground, zoom = canvas.getpixel((int(width / 2), height - 1)), stage.camera.zoom
+    assert isinstance(ground, tuple)
+    color = _rgb(np.asarray(ground))
+    if isinstance(subject, Vehicle):
+        paint_vehicle(canvas, subject, moment, zoom=zoom, ground=color)
+    else:
+        _paint_person(canvas, subject, moment, zoom=zoom, ground=color)
     if (cover := moment.occluder) is not None:
         box = (cover.left * width, cover.top * height, cover.right * width, cover.bottom * height)
-        draw.rectangle(box, fill=cover.color)
+        ImageDraw.Draw(canvas).rectangle(box, fill=cover.color)
     return canvas
 
 
 def draw_image(
-    stage: Stage, person: Person, moment: Moment, *, noise: np.random.Generator
+    stage: Stage, subject: Subject, moment: Moment, *, noise: np.random.Generator
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Return one image: RGB, `noise` draws the sensor's noise."""
+    """Return one image: RGB, grey from an infrared camera; `noise` draws the sensor's noise."""
     camera = stage.camera
-    small = _paint(stage, person, moment).reduce(SUPERSAMPLE)
+    small = _paint(stage, subject, moment).reduce(SUPERSAMPLE)
     if camera.blur:
         small = small.filter(ImageFilter.GaussianBlur(camera.blur * small.height))
     pixels = np.asarray(small, dtype=np.float32)
     response = camera.color.T * np.float32(moment.gain)
-    pixels = (pixels.reshape(-1, 3) @ response).reshape(pixels.shape) * stage.light + camera.haze
+    pixels = (pixels.reshape(-1, 3) @ response).reshape(pixels.shape)
+    if camera.infrared:
+        pixels = pixels[..., :1]
+    pixels = pixels * stage.light + camera.haze
     pixels += noise.standard_normal(pixels.shape, dtype=np.float32) * np.float32(camera.noise)
     image: np.ndarray = np.clip(pixels, 0, 255).astype(np.uint8)
-    return image
+    return np.repeat(image, 3, axis=2) if camera.infrared else image
 
 
 def encode_jpeg(image: UInt8[np.ndarray, "H W 3"]) -> bytes:

@@ -1,7 +1,7 @@
 """Miniatures: small correct copies of the layouts that `reid.data.datasets` reads, for tests.
 
 Each holds a few identities before a few cameras, with everything the layout has besides: lists,
-junk, distractors. The images are drawn, and real files of their type.
+junk, distractors. The images are drawn, persons or (square) vehicles, and real files of their type.
 """
 
 import os
@@ -16,10 +16,12 @@ from PIL import Image
 from reid.data import miniature_modality
 from reid.data.appearance import draw_camera, draw_moment, draw_person
 from reid.data.drawing import Stage, build_stage, draw_image, encode_jpeg
-from reid.data.miniature_layouts import LAYOUTS, Layout
+from reid.data.miniature_layouts import LAYOUTS, VEHICLES, Layout, Subject
+from reid.data.vehicle import draw_vehicle, draw_vehicle_moment
 
 HEIGHT, WIDTH = 64, 32
-_CAMERA, _PERSON, _MOMENT = range(3)
+"""A vehicle's image is as wide as it is high."""
+_CAMERA, _SUBJECT, _MOMENT = range(3)
 
 
 def _rng(*key: int) -> np.random.Generator:
@@ -27,28 +29,29 @@ def _rng(*key: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=8)
-def _stage(camid: int, seed: int) -> Stage:
+def _stage(camid: int, seed: int, width: int) -> Stage:
     camera = draw_camera(_rng(seed, _CAMERA, camid), "a")
-    return build_stage(camera, "a", height=HEIGHT, width=WIDTH)
+    return build_stage(camera, "a", height=HEIGHT, width=width)
 
 
-def _image(
-    pid: int, camid: int, seed: int, *, number: int, crop_error: float = 1.0
-) -> UInt8[np.ndarray, "H W 3"]:
+def _image(shown: Subject, seed: int, *, number: int, vehicle: bool) -> UInt8[np.ndarray, "H W 3"]:
     """Draw image `number` of a miniature: a pure function of its arguments."""
-    person, rng = draw_person(_rng(seed, _PERSON, pid), "a"), _rng(seed, _MOMENT, number)
-    moment = draw_moment(rng, "a", crop_error=crop_error)
-    return draw_image(_stage(camid, seed), person, moment, noise=rng)
+    identity, rng = _rng(seed, _SUBJECT, shown.pid), _rng(seed, _MOMENT, number)
+    subject = draw_vehicle(identity, "a") if vehicle else draw_person(identity, "a")
+    draw = draw_vehicle_moment if vehicle else draw_moment
+    moment = draw(rng, "a", crop_error=shown.crop_error)
+    stage = _stage(shown.camid, seed, HEIGHT if vehicle else WIDTH)
+    return draw_image(stage, subject, moment, noise=rng)
 
 
-def _write_layout(make: Callable[[], Layout], root: Path, *, seed: int) -> None:
+def _write_layout(
+    make: Callable[[], Layout], root: Path, *, seed: int, vehicle: bool = False
+) -> None:
     layout = make()
-    for number, (path, subject) in enumerate(sorted(layout.images.items())):
+    for number, (path, shown) in enumerate(sorted(layout.images.items())):
         file = root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        pixels = _image(
-            subject.pid, subject.camid, seed, number=number, crop_error=subject.crop_error
-        )
+        pixels = _image(shown, seed, number=number, vehicle=vehicle)
         if file.suffix == ".png":
             Image.fromarray(pixels).save(file)
         else:
@@ -59,7 +62,10 @@ def _write_layout(make: Callable[[], Layout], root: Path, *, seed: int) -> None:
 
 
 MINIATURES: dict[str, Callable[..., None]] = {
-    **{name: partial(_write_layout, make) for name, make in LAYOUTS.items()},
+    **{
+        name: partial(_write_layout, make, vehicle=name.startswith(VEHICLES))
+        for name, make in LAYOUTS.items()
+    },
     "sysu_mm01": miniature_modality.write_sysu_mm01,
     "sysu_mm01_indoor": miniature_modality.write_sysu_mm01,
     "regdb": miniature_modality.write_regdb,

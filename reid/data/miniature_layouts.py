@@ -185,6 +185,9 @@ def _vric() -> Layout:
     return Layout(images=images, lists=lists)
 
 
+VEHICLES = ("veri776", "vehicleid", "veriwild", "vehiclex", "vric")
+"""How the names of the data sets of vehicles begin; the others show persons."""
+
 LAYOUTS: dict[str, Callable[[], Layout]] = {
     "market1501": _market1501,
     "dukemtmc": _dukemtmc,

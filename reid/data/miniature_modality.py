@@ -2,7 +2,7 @@
 
 Each writer draws people as the built-in worlds do, in the folders and file names of the data set it
 is named after, so that its reader, and whatever follows, can be tried without the data set. An
-infrared image shows the same person grey, bright where clothes and skin are dark.
+infrared image shows the same person as the built-in worlds' infrared cameras do.
 
 Everything is a function of the seed.
 """
@@ -10,17 +10,17 @@ Everything is a function of the seed.
 import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from reid.data.appearance import Color, Domain, Person, draw_camera, draw_moment, draw_person
+from reid.data.appearance import Domain, draw_camera, draw_moment, draw_person
 from reid.data.datasets import folder as folder_reader
 from reid.data.datasets import table
 from reid.data.drawing import Stage, build_stage, draw_image
+from reid.data.infrared import draw_infrared, infrared_camera
 
 HEIGHT, WIDTH = 64, 32
 DOMAIN: Domain = "a"
@@ -39,22 +39,6 @@ OWN_IMAGES = 2
 """of each identity and camera"""
 
 
-def _grey(color: Color) -> Color:
-    # Rec. 601 luma, upside down; 30 keeps the darkest tone off black.
-    tone = 30 + int(0.8 * (255 - np.dot(color, (0.299, 0.587, 0.114))))
-    return tone, tone, tone
-
-
-def _infrared(person: Person) -> Person:
-    """Return the person as an infrared camera sees them: every colour a tone of grey."""
-    colors: dict[str, Any] = {
-        field.name: _grey(getattr(person, field.name))
-        for field in fields(person)
-        if isinstance(getattr(person, field.name), tuple)
-    }
-    return replace(person, **colors)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _World:
     """What the images of one data set have in common; cameras and identities are numbers."""
@@ -65,12 +49,13 @@ class _World:
 
     def draw(self, *, identity: int, camera: int, number: int) -> Image.Image:
         """Draw the image `number` of an identity before a camera."""
-        person = draw_person(_rng(self.seed, 1, identity), DOMAIN)
+        identity_rng = _rng(self.seed, 1, identity)
+        person = draw_person(identity_rng, DOMAIN)
+        if camera in self.infrared:
+            person = draw_infrared(identity_rng, person)
         rng = _rng(self.seed, 2, identity, camera, number)
         moment = draw_moment(rng, DOMAIN)
-        person = _infrared(person) if camera in self.infrared else person
-        image = Image.fromarray(draw_image(self.stages[camera], person, moment, noise=rng))
-        return image.convert("L").convert("RGB") if camera in self.infrared else image
+        return Image.fromarray(draw_image(self.stages[camera], person, moment, noise=rng))
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
@@ -78,12 +63,11 @@ def _rng(seed: int, *key: int) -> np.random.Generator:
 
 
 def _world(seed: int, *, cameras: Sequence[int], infrared: Sequence[int] = ()) -> _World:
-    stages = {
-        camera: build_stage(
-            draw_camera(_rng(seed, 0, camera), DOMAIN), DOMAIN, height=HEIGHT, width=WIDTH
-        )
-        for camera in cameras
-    }
+    stages = {}
+    for number in cameras:
+        camera = draw_camera(_rng(seed, 0, number), DOMAIN)
+        camera = infrared_camera(camera) if number in infrared else camera
+        stages[number] = build_stage(camera, DOMAIN, height=HEIGHT, width=WIDTH)
     return _World(seed=seed, stages=stages, infrared=infrared)
 
 

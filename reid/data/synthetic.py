@@ -1,4 +1,4 @@
-"""The built-in worlds: two domains of drawn people, written as folders in Market-1501's layout.
+"""The built-in worlds: drawn people or vehicles, written as folders in Market-1501's layout.
 
 They stand in for a source and a target data set wherever none may be had: the demo, the tests, a
 machine without a network. Identities of the two domains never meet: their appearances come from
@@ -8,31 +8,35 @@ Every image is a function of the configuration and its own number alone, so that
 workers writes the same bytes.
 """
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import count, cycle, islice
+from itertools import count, cycle, islice, zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from reid.data.appearance import Domain, Person, draw_camera, draw_moment, draw_person
-from reid.data.drawing import DRAWING_VERSION, build_stage, draw_image, encode_jpeg
+from reid.data.appearance import draw_camera, draw_moment, draw_person
+from reid.data.drawing import Subject, build_stage, draw_image, encode_jpeg
+from reid.data.infrared import draw_infrared, infrared_camera
+from reid.data.vehicle import draw_vehicle, draw_vehicle_moment
+from reid.data.world import (
+    MIN_CAMERAS_SEEN,
+    PID_BASE,
+    WORLD_FILE,
+    WorldConfig,
+    describe,
+    read_description,
+    write_description,
+)
+
+__all__ = ["WorldConfig", "write_world"]
 
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
-WORLD_FILE = "world.json"
-"""Written last: a folder that holds it holds a complete world of the configuration in it."""
-
-PID_BASE: dict[Domain, int] = {"a": 0, "b": 5000}
-"""Identities are numbered from here + 1; file names have room for four digits."""
-MAX_IDENTITIES = 4999
-MIN_CAMERAS_SEEN = 4
-"""Every identity is seen by at least this many cameras, or by all where there are fewer."""
 JUNK_CROP_ERROR = 4.0
 TASK_SIZE = 256
 
@@ -41,65 +45,10 @@ class _Stream(IntEnum):
     """Separates the uses of one seed."""
 
     CAMERA = 0
-    PERSON = 1
+    IDENTITY = 1
     STRANGER = 2
     PLAN = 3
     IMAGE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorldConfig:
-    """What a world holds; sizes are in pixels, counts in images unless named otherwise.
-
-    `num_train_images` are dealt out evenly. Each test identity has `num_test_images_per_identity`,
-    of which `num_queries_per_identity`, each from another camera, are queries. The gallery further
-    holds `num_distractors` strangers (pid 0) and `num_junk` badly cropped test identities (pid -1).
-    """
-
-    domain: Domain
-    num_train_identities: int = 250
-    num_test_identities: int = 100
-    num_train_images: int = 3000
-    num_test_images_per_identity: int = 14
-    num_queries_per_identity: int = 2
-    num_distractors: int = 100
-    num_junk: int = 50
-    num_cameras: int = 6
-    height: int = 128
-    width: int = 64
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be drawn or scored."""
-        if self.domain not in PID_BASE:
-            raise ValueError(f"domain is {self.domain!r}; the built-in domains are 'a' and 'b'")
-        if not 2 <= self.num_cameras <= 9:
-            raise ValueError(f"num_cameras is {self.num_cameras}; file names have room for 2 to 9")
-        if min(self.num_train_identities, self.num_test_identities) < 2:
-            raise ValueError("a world needs at least 2 training and 2 test identities")
-        if self.num_train_identities + self.num_test_identities > MAX_IDENTITIES:
-            raise ValueError(f"file names have room for {MAX_IDENTITIES} identities of a domain")
-        if self.num_train_images < self.num_train_identities:
-            raise ValueError(
-                f"num_train_images={self.num_train_images} leaves some of the "
-                f"{self.num_train_identities} training identities without an image"
-            )
-        if not 1 <= self.num_queries_per_identity <= min(self.num_cameras, MIN_CAMERAS_SEEN):
-            raise ValueError(
-                f"num_queries_per_identity is {self.num_queries_per_identity}; each query is from "
-                f"another camera, of which an identity may have {MIN_CAMERAS_SEEN}"
-            )
-        if self.num_test_images_per_identity < self.num_queries_per_identity + 2:
-            raise ValueError(
-                f"num_test_images_per_identity={self.num_test_images_per_identity} must exceed the "
-                "queries by 2, so that every query has a match from another camera"
-            )
-        if min(self.height, self.width) < 16:
-            raise ValueError(
-                f"images of {self.height} x {self.width} are too small; 16 is the least"
-            )
-        if min(self.num_distractors, self.num_junk, self.seed) < 0:
-            raise ValueError("num_distractors, num_junk and seed are 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +59,7 @@ class _Picture:
     pid: int
     camid: int
     number: int
-    person: Person
+    subject: Subject
     crop_error: float = 1.0
 
     @property
@@ -125,50 +74,69 @@ def _rng(config: WorldConfig, stream: _Stream, *key: int) -> np.random.Generator
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))
 
 
-def _person(config: WorldConfig, stream: _Stream, key: int) -> Person:
-    return draw_person(_rng(config, stream, key), config.domain)
+def _looks(config: WorldConfig, stream: _Stream, key: int) -> tuple[Subject, Subject]:
+    """Return how an identity looks to cameras that are visible, and to infrared ones."""
+    rng = _rng(config, stream, key)
+    if config.subject == "vehicle":
+        vehicle = draw_vehicle(rng, config.domain)
+        return vehicle, draw_infrared(rng, vehicle)
+    person = draw_person(rng, config.domain)
+    return person, draw_infrared(rng, person)
 
 
 def _cameras(config: WorldConfig, pid: int) -> list[int]:
     """Return the cameras that see an identity, in the order they do."""
     rng = _rng(config, _Stream.PLAN, pid)
+    if config.infrared_cameras:
+        order = rng.permutation(config.num_cameras).tolist()
+        kinds = [[camid for camid in order if config.is_infrared(camid) == kind] for kind in (0, 1)]
+        # In turns, so that two images of an identity show it both ways.
+        return [camid for pair in zip_longest(*kinds) for camid in pair if camid is not None]
     least = min(MIN_CAMERAS_SEEN, config.num_cameras)
     seen = int(rng.integers(least, config.num_cameras + 1))
     return [int(camera) for camera in rng.permutation(config.num_cameras)[:seen]]
+
+
+def _test_cameras(config: WorldConfig, pid: int) -> list[int]:
+    """Return the camera of each test image of an identity, queries first."""
+    cameras, num_images = _cameras(config, pid), config.num_test_images_per_identity
+    if not config.infrared_cameras:
+        return list(islice(cycle(cameras), num_images))
+    num_queries = config.num_queries_per_identity
+    infrared = [camid for camid in cameras if config.is_infrared(camid)]
+    visible = [camid for camid in cameras if not config.is_infrared(camid)]
+    return infrared[:num_queries] + list(islice(cycle(visible), num_images - num_queries))
 
 
 def _plan(config: WorldConfig) -> Iterator[_Picture]:
     """List every image of a world, in a fixed order."""
     number, first = count(1), PID_BASE[config.domain] + 1
     each, extra = divmod(config.num_train_images, config.num_train_identities)
+
+    def picture(folder: str, pid: int, camid: int, looks: tuple[Subject, Subject]) -> _Picture:
+        subject = looks[config.is_infrared(camid)]
+        return _Picture(folder=folder, pid=pid, camid=camid, number=next(number), subject=subject)
+
     for row in range(config.num_train_identities):
         pid = first + row
-        person, cameras = _person(config, _Stream.PERSON, pid), cycle(_cameras(config, pid))
+        looks, cameras = _looks(config, _Stream.IDENTITY, pid), cycle(_cameras(config, pid))
         for camid in islice(cameras, each + (row < extra)):
-            yield _Picture(folder=TRAIN, pid=pid, camid=camid, number=next(number), person=person)
+            yield picture(TRAIN, pid, camid, looks)
     first_test = first + config.num_train_identities
     for pid in range(first_test, first_test + config.num_test_identities):
-        person, cameras = _person(config, _Stream.PERSON, pid), cycle(_cameras(config, pid))
-        for row, camid in enumerate(islice(cameras, config.num_test_images_per_identity)):
+        looks = _looks(config, _Stream.IDENTITY, pid)
+        for row, camid in enumerate(_test_cameras(config, pid)):
             folder = QUERY if row < config.num_queries_per_identity else GALLERY
-            yield _Picture(folder=folder, pid=pid, camid=camid, number=next(number), person=person)
-    rng = _rng(config, _Stream.PLAN)
+            yield picture(folder, pid, camid, looks)
+    rng, num_visible = _rng(config, _Stream.PLAN), config.num_cameras - config.infrared_cameras
     for key in range(config.num_distractors):
-        camid, person = (
-            int(rng.integers(config.num_cameras)),
-            _person(config, _Stream.STRANGER, key),
-        )
-        yield _Picture(folder=GALLERY, pid=0, camid=camid, number=next(number), person=person)
+        camid = int(rng.integers(num_visible))
+        yield picture(GALLERY, 0, camid, _looks(config, _Stream.STRANGER, key))
     for _ in range(config.num_junk):
         pid = first_test + int(rng.integers(config.num_test_identities))
-        yield _Picture(
-            folder=GALLERY,
-            pid=-1,
-            camid=int(rng.integers(config.num_cameras)),
-            number=next(number),
-            person=_person(config, _Stream.PERSON, pid),
-            crop_error=JUNK_CROP_ERROR,
-        )
+        camid = int(rng.integers(num_visible))
+        junk = picture(GALLERY, -1, camid, _looks(config, _Stream.IDENTITY, pid))
+        yield replace(junk, crop_error=JUNK_CROP_ERROR)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,17 +163,16 @@ def _write(task: _Task) -> int:
     """Draw and write the images of a task; return how many."""
     config = task.config
     camera = draw_camera(_rng(config, _Stream.CAMERA, task.camid), config.domain)
+    if config.is_infrared(task.camid):
+        camera = infrared_camera(camera)
     stage = build_stage(camera, config.domain, height=config.height, width=config.width)
+    draw = draw_vehicle_moment if config.subject == "vehicle" else draw_moment
     for picture in task.pictures:
         rng = _rng(config, _Stream.IMAGE, picture.number)
-        moment = draw_moment(rng, config.domain, crop_error=picture.crop_error)
-        image = draw_image(stage, picture.person, moment, noise=rng)
+        moment = draw(rng, config.domain, crop_error=picture.crop_error)
+        image = draw_image(stage, picture.subject, moment, noise=rng)
         (task.folder / picture.path).write_bytes(encode_jpeg(image))
     return len(task.pictures)
-
-
-def _description(config: WorldConfig) -> dict[str, object]:
-    return {**asdict(config), "drawing_version": DRAWING_VERSION}
 
 
 def _is_written(root: Path, config: WorldConfig) -> bool:
@@ -216,8 +183,7 @@ def _is_written(root: Path, config: WorldConfig) -> bool:
         raise ValueError(
             f"{root} exists and is no built-in world (it has no {WORLD_FILE}); name another folder"
         )
-    found = json.loads((root / WORLD_FILE).read_text(encoding="utf-8"))
-    wanted = _description(config)
+    found, wanted = read_description(root), describe(config)
     differences = [
         f"{key} is {found.get(key)!r} there and {wanted.get(key)!r} here"
         for key in sorted(found.keys() | wanted.keys())
@@ -268,9 +234,7 @@ def write_world(
             done += written
             if progress is not None:
                 progress(done, total)
-        (partial / WORLD_FILE).write_text(
-            json.dumps(_description(config), indent=2), encoding="utf-8"
-        )
+        write_description(partial, config)
         try:
             partial.rename(root)
         except OSError:

@@ -4,7 +4,10 @@ import difflib
 import os
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from reid.data.datasets import (
     cuhk03_np,
@@ -23,7 +26,8 @@ from reid.data.datasets import (
     vric,
 )
 from reid.data.files import is_remote
-from reid.types import Dataset
+from reid.data.world import WORLD_FILE, read_description
+from reid.types import Dataset, Split
 
 __all__ = ["DATASETS", "load"]
 
@@ -39,6 +43,29 @@ class Reader(Protocol):
 def _synthetic(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
     """Read a world that `reid.data.synthetic.write_world` drew, in Market-1501's layout."""
     return market1501.read(root)
+
+
+def _synthetic_infrared(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
+    """Read a world, some of whose cameras are infrared as its `WORLD_FILE` says."""
+    dataset = market1501.read(root)
+    folder = Path(dataset.root)
+    described = read_description(folder) if (folder / WORLD_FILE).is_file() else {}
+    if not (num_infrared := described.get("infrared_cameras", 0)):
+        raise ValueError(
+            f"{folder} is no built-in world with infrared cameras: expected a {WORLD_FILE} in it "
+            "whose infrared_cameras is 1 or more"
+        )
+    first = described["num_cameras"] - num_infrared
+
+    def marked(split: Split) -> Split:
+        return replace(split, modality=(split.camid >= first).astype(np.int64))
+
+    return replace(
+        dataset,
+        train=marked(dataset.train),
+        query=marked(dataset.query),
+        gallery=marked(dataset.gallery),
+    )
 
 
 DATASETS: dict[str, Reader] = {
@@ -67,6 +94,10 @@ DATASETS: dict[str, Reader] = {
     # built-in worlds, and anybody's own images
     "synthetic_a": _synthetic,
     "synthetic_b": _synthetic,
+    "synthetic_vehicle_a": _synthetic,
+    "synthetic_vehicle_b": _synthetic,
+    "synthetic_infrared_a": _synthetic_infrared,
+    "synthetic_infrared_b": _synthetic_infrared,
     "folder": folder.load,
     "table": table.load,
 }

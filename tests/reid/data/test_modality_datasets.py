@@ -3,7 +3,6 @@
 import itertools
 import random
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 
 from reid.data import miniature_modality
-from reid.data.appearance import draw_person
 from reid.data.datasets import regdb, sysu_mm01
 from reid.data.datasets.reading import CountWarning
 
@@ -250,16 +248,6 @@ def test_infrared_miniatures_are_grey_and_others_are_not(miniatures):
         pixels = np.asarray(Image.open(path)).astype(int)
         assert pixels.shape[2] == 3
         assert bool((pixels[..., 0] == pixels[..., 2]).all()) == bool(modality)
-
-
-def test_infrared_shows_the_same_person_in_other_tones():
-    black, white = (0, 0, 0), (255, 255, 255)
-    person = draw_person(np.random.Generator(np.random.Philox(1)), "a")
-    infrared = miniature_modality._infrared(replace(person, upper=black, lower=white))
-    assert infrared.upper[0] > infrared.lower[0]
-    assert all(len(set(color)) == 1 for color in (infrared.skin, infrared.hair, infrared.shoes))
-    for shape in ("stature", "girth", "pattern", "bag", "hat", "legwear", "hair_style"):
-        assert getattr(infrared, shape) == getattr(person, shape)
 
 
 def test_miniatures_follow_from_the_seed(tmp_path, miniatures):

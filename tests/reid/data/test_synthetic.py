@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reid.data.appearance import Moment, draw_camera, draw_person
+from reid.data.appearance import Moment, draw_camera, draw_moment, draw_person
 from reid.data.datasets import market1501
-from reid.data.drawing import build_stage, draw_image
+from reid.data.drawing import build_stage, draw_image, encode_jpeg
 from reid.data.synthetic import WorldConfig, write_world
 
 SMALL = WorldConfig(
@@ -41,6 +41,26 @@ def world(tmp_path_factory) -> Path:
 def test_same_seed_same_bytes_for_any_number_of_workers(world, tmp_path):
     write_world(tmp_path / "two", SMALL, num_workers=2)
     assert contents(tmp_path / "two") == contents(world)
+
+
+def test_an_image_follows_from_its_camera_its_person_and_its_number(world):
+    def rng(*key: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((0, 0, *key))))
+
+    train = market1501.read(world).train
+    for path, pid, camid in list(zip(train.path, train.pid, train.camid, strict=True))[::8]:
+        image_rng = rng(4, int(Path(path).name.split("_")[2]))
+        stage = build_stage(draw_camera(rng(0, int(camid)), "a"), "a", height=32, width=16)
+        person, moment = draw_person(rng(1, int(pid)), "a"), draw_moment(image_rng, "a")
+        image = draw_image(stage, person, moment, noise=image_rng)
+        assert Path(path).read_bytes() == encode_jpeg(image)
+
+
+def test_a_world_of_visible_persons_is_described_as_before_there_were_others(world):
+    described = json.loads((world / "world.json").read_text())
+    assert not {"subject", "infrared_cameras"} & set(described)
+    with pytest.raises(ValueError, match="infrared_cameras is 0 there and 2 here; delete"):
+        write_world(world, replace(SMALL, infrared_cameras=2))
 
 
 def test_another_seed_gives_another_world_of_the_same_size(world, tmp_path):
@@ -182,6 +202,10 @@ def test_progress_ends_at_the_number_of_images(tmp_path):
         ({"num_test_images_per_identity": 3}, "num_test_images_per_identity=3 must exceed"),
         ({"width": 8}, "32 x 8 are too small"),
         ({"seed": -1}, "0 or more"),
+        ({"subject": "vehicle"}, "32 x 16 are not square"),
+        ({"infrared_cameras": 6}, "infrared_cameras is 6; of 6 cameras one or more are visible"),
+        ({"infrared_cameras": 1}, "each of 2 queries is from another infrared one"),
+        ({"infrared_cameras": -1}, "infrared_cameras is -1"),
     ],
 )
 def test_impossible_worlds_are_refused(change, message):
