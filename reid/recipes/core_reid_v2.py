@@ -21,7 +21,7 @@ on the built-in worlds over three seeds (LOG.md), not always what was released:
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -180,19 +180,33 @@ class CoreReIDV2:
         ema_update(self.teacher, unwrap(self.student).net, momentum, buffers="skip")
 
 
+def _persons(source: str, target: str, *, num_clusters: int) -> CoreReIDV2Config:
+    return CoreReIDV2Config(
+        source=source,
+        target=target,
+        initial=f"source-{source}-{target}",
+        num_clusters=num_clusters,
+    )
+
+
+def _vehicles(source: str, target: str, *, num_clusters: int) -> CoreReIDV2Config:
+    """Return a pair's settings: square images, a fifth of the rate, fewer rounds."""
+    optim = OptimConfig(lr=7e-5, optimizer_reset=True)
+    config = _persons(source, target, num_clusters=num_clusters)
+    return replace(config, height=256, width=256, num_rounds=15, optim=optim)
+
+
+_PAIRS = (
+    _persons("market1501", "cuhk03_np", num_clusters=900),
+    _persons("cuhk03_np", "market1501", num_clusters=900),
+    _persons("market1501", "msmt17", num_clusters=2000),
+    _persons("cuhk03_np", "msmt17", num_clusters=2000),
+    _vehicles("vehicleid_800", "veri776", num_clusters=500),
+    _vehicles("veri776", "vehicleid_800", num_clusters=700),
+)
+
 RUNS: dict[str, CoreReIDV2Config] = {
-    "core_reid_v2-market1501-cuhk03_np": CoreReIDV2Config(
-        source="market1501",
-        target="cuhk03_np",
-        initial="source-market1501-cuhk03_np",
-        num_clusters=900,
-    ),
-    "core_reid_v2-cuhk03_np-market1501": CoreReIDV2Config(
-        source="cuhk03_np",
-        target="market1501",
-        initial="source-cuhk03_np-market1501",
-        num_clusters=900,
-    ),
+    **{f"core_reid_v2-{pair.source}-{pair.target}": pair for pair in _PAIRS},
     "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET),
 }
 """Named runs: published pairs, and the built-in pair on which `make demo` runs."""

@@ -95,6 +95,15 @@ class Source:
         """Do nothing."""
 
 
+PERSONS = (
+    ("market1501", "cuhk03_np"),
+    ("cuhk03_np", "market1501"),
+    ("market1501", "msmt17"),
+    ("cuhk03_np", "msmt17"),
+)
+VEHICLES = (("vehicleid_800", "veri776"), ("veri776", "vehicleid_800"))
+"""Published pairs; vehicles' images are square."""
+
 _DEMO = SourceConfig(
     **DEMO,
     num_rounds=5,
@@ -104,8 +113,16 @@ _DEMO = SourceConfig(
 )
 
 RUNS: dict[str, SourceConfig] = {
-    "source-market1501-cuhk03_np": SourceConfig(source="market1501", target="cuhk03_np"),
-    "source-cuhk03_np-market1501": SourceConfig(source="cuhk03_np", target="market1501"),
+    **{
+        f"source-{source}-{target}": SourceConfig(source=source, target=target)
+        for source, target in PERSONS
+    },
+    **{
+        f"source-{source}-{target}": SourceConfig(
+            source=source, target=target, height=256, width=256
+        )
+        for source, target in VEHICLES
+    },
     "source-demo": _DEMO,
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }

@@ -201,3 +201,10 @@ def test_round_seeds_are_streams_of_their_own():
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert round_seed(1, 2, 0) == round_seed(1, 2, 0)
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if hasattr(run, "initial")])
+def test_adaptations_start_from_a_source_run_of_the_same_pair(name):
+    start = RUNS[RUNS[name].initial]
+    for field in ("source", "target", "backbone", "height", "width", "last_stride"):
+        assert getattr(start, field) == getattr(RUNS[name], field)
