@@ -111,7 +111,9 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """
     table = Table(title="built-in worlds, person A to B, ResNet-18 from scratch, 64x32")
     for column in ("case", "mAP % by seed", "mAP %", "gain", "least gain", "rank-1 %", "s"):
-        table.add_column(column, justify="left" if column == "case" else "right")
+        table.add_column(
+            column, justify="left" if column == "case" else "right", no_wrap=column == "case"
+        )
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [row for row in rows if row["case"] == case]
         table.add_row(
