@@ -113,13 +113,7 @@ def _decodable(split: Split, where: ClusterConfig, name: str, *, show: Progress)
         "%d of %d images of %s do not decode and are left out: %s",
         len(found), len(split), name, named(failures),
     )  # fmt: skip
-    kept = np.delete(np.arange(len(split)), list(found))
-    return Split(
-        path=split.path[kept],
-        pid=split.pid[kept],
-        camid=split.camid[kept],
-        modality=None if split.modality is None else split.modality[kept],
-    )
+    return split.take(np.delete(np.arange(len(split)), list(found)))
 
 
 def _root(name: str, where: ClusterConfig) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Bool, Float, Int64, Shaped
 from numpy.typing import NDArray
 
 OUTLIER = -1
@@ -33,6 +33,15 @@ class Split:
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.path)
+
+    def take(self, rows: Bool[np.ndarray, "N"] | Int64[np.ndarray, "n"]) -> "Split":
+        """Return the table of some rows, marked or numbered, in the order given."""
+        return Split(
+            path=self.path[rows],
+            pid=self.pid[rows],
+            camid=self.camid[rows],
+            modality=None if self.modality is None else self.modality[rows],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

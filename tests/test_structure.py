@@ -504,7 +504,6 @@ def test_every_import_contract_breaks_when_violated(tmp_path: Path) -> None:
     assert set(broken) == names, result.stdout + result.stderr
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize(
     ("python", "message"),
     [

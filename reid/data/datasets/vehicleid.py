@@ -52,10 +52,6 @@ def gallery_rows(pid: Int64[np.ndarray, "N"], *, seed: int) -> Bool[np.ndarray, 
     return drawn
 
 
-def _rows(split: Split, rows: Bool[np.ndarray, "N"]) -> Split:
-    return Split(path=split.path[rows], pid=split.pid[rows], camid=split.camid[rows])
-
-
 def _read_split(file: Path, images: Path) -> Split:
     matches = reading.read_list(file, LINE)
     names = [f"{match['image']}.jpg" for match in matches]
@@ -87,8 +83,8 @@ def load(root: str | os.PathLike[str], *, size: int, strict: bool = False) -> Da
         name=f"vehicleid_{size}",
         root=str(folder),
         train=train,
-        query=_rows(test, ~drawn),
-        gallery=_rows(test, drawn),
+        query=test.take(~drawn),
+        gallery=test.take(drawn),
     )
     published = {
         "train identities": 13_164,
