@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from reid.data.colour import NUMBERS_PER_JITTER, draw_channel, draw_jitter, jitter, mix_channels_
+from reid.data.one_pass import one_pass
 from reid.data.patches import NUMBERS_PER_BOX, boxes, erase_, grey_, on_device_of
 from reid.data.samplers import AUGMENTATION, COLOUR, counter_rng
 
@@ -173,13 +174,40 @@ def apply(
 ) -> Float32[Tensor, "b 3 H W"]:
     """Augment and normalise RGB images (b,H,W,3) uint8 -> (b,3,H,W) float32, channels_last.
 
-    Runs where the images are; only the parameters of the touched rows travel there.
+    Runs where the images are; only the parameters of the touched rows travel there. On the CPU the
+    middle of it is one compiled loop, six times as fast as the tensor operations of a GPU.
     """
-    cropped = _crop(jitter(images, params.jitter, params.jitter_order), params, config)
+    images = jitter(images, params.jitter, params.jitter_order)
+    if images.device.type == "cpu":
+        result = _in_one_pass(images, params, config)
+    else:
+        result = _by_tensors(images, params, config)
+    mix_channels_(result, params.channel)
+    return result
+
+
+def _in_one_pass(
+    images: UInt8[Tensor, "b H W 3"], params: AugmentParams, config: AugmentConfig
+) -> Float32[Tensor, "b 3 H W"]:
+    batch, height, width, _ = images.shape
+    scale, shift = _scale_and_shift(config.mean, config.std)
+    per_channel = (scale, shift, np.array(config.erasing_fill, dtype=np.float32))
+    result = np.empty((batch, height, width * 3), dtype=np.float32)
+    one_pass(
+        images.reshape(batch, height, width * 3).numpy(),
+        *(params.flip, params.offset, config.pad, config.pad_mode == "zero", params.grey_box),
+        *(params.erase_box, *(np.tile(values, width) for values in per_channel), result),
+    )
+    return torch.from_numpy(result).view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _by_tensors(
+    images: UInt8[Tensor, "b H W 3"], params: AugmentParams, config: AugmentConfig
+) -> Float32[Tensor, "b 3 H W"]:
+    cropped = _crop(images, params, config)
     grey_(cropped, params.grey_box)
     result = normalise(cropped, mean=config.mean, std=config.std)
     erase_(result.permute(0, 2, 3, 1), params.erase_box, config.erasing_fill)
-    mix_channels_(result, params.channel)
     return result
 
 
@@ -191,13 +219,20 @@ def normalise(
 ) -> Float32[Tensor, "b 3 H W"]:
     """Return (image/255 - mean)/std, (b,H,W,3) uint8 -> (b,3,H,W) float32, channels_last."""
     batch, height, width, _ = images.shape
-    deviation = torch.tensor(std, dtype=torch.float64)
-    scale = (1 / (255 * deviation)).float().repeat(width).to(images.device)
-    shift = (-torch.tensor(mean, dtype=torch.float64) / deviation).float().repeat(width)
     # Rows of W*3 numbers rather than pixels of 3: the inner loop is long enough for SIMD.
-    rows = images.reshape(batch * height, width * 3).float()
-    torch.addcmul(shift.to(images.device), rows, scale, out=rows)
+    scale, shift = (
+        on_device_of(images, np.tile(values, width)) for values in _scale_and_shift(mean, std)
+    )
+    rows = images.reshape(batch * height, width * 3).float().mul_(scale).add_(shift)
     return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
+
+
+def _scale_and_shift(
+    mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> tuple[Float32[np.ndarray, "3"], Float32[np.ndarray, "3"]]:
+    """Return what a byte is multiplied by, and what is added, of each channel."""
+    scale, shift = 1 / (255 * np.array(std)), -np.array(mean) / np.array(std)
+    return scale.astype(np.float32), shift.astype(np.float32)
 
 
 def _crop(

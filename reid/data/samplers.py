@@ -3,21 +3,25 @@
 Any step is computed directly, without the ones before it; the batch of the whole job does not
 depend on the number of ranks, which take consecutive slices of it.
 Legend: N rows of a table, M rows with a label, U usable identities, P identities and K images of
-each in a batch, B rows of a batch over all ranks.
+each in a batch, B rows of a batch over all ranks, b of one rank, S steps drawn at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int32, Int64
 from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
+from reid.compiled import compiled
 from reid.types import OUTLIER
 
 IDENTITY_ORDER, INSTANCES, ROW_ORDER, AUGMENTATION, COLOUR = range(5)
 """Purposes of randomness: each has its own Philox key, so that none repeats another's numbers."""
+
+_STEPS = 1024  # steps of a pass drawn at once: numpy's cost of a call is shared among them
 
 
 def counter_rng(purpose: int, *, seed: int, round: int, step: int, stream: int = 0) -> Generator:
@@ -33,16 +37,18 @@ def counter_rng(purpose: int, *, seed: int, round: int, step: int, stream: int =
 
 @dataclass(frozen=True, kw_only=True)
 class PKIndex:
-    """Labelled rows sorted by (label, camera), with where each identity and camera begins.
+    """Labelled rows sorted by (label, camera), with where each identity begins.
 
-    `rows` (M,) table rows; `identity_start` (U+1,) offsets into `rows`; `camera_start` and
-    `camera_stop` (M,) the span in `rows` of the images that share identity and camera.
+    `rows` (M,) table rows; `camid` (M,) their cameras, small to stay in cache; `identity_start` (U+1,) offsets into both;
+    `drawn` the last steps that `pk_rows` made and what was asked of it, for it alone.
     """
 
     rows: Int64[np.ndarray, "M"]
+    camid: Int32[np.ndarray, "M"]
     identity_start: Int64[np.ndarray, "U_plus_1"]
-    camera_start: Int64[np.ndarray, "M"]
-    camera_stop: Int64[np.ndarray, "M"]
+    drawn: dict[tuple[int, ...], Int64[np.ndarray, "S b"]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def num_identities(self) -> int:
@@ -60,21 +66,16 @@ def pk_index(labels: Int64[np.ndarray, "N"], camid: Int64[np.ndarray, "N"]) -> P
         raise ValueError(f"{len(labels)} labels but {len(camid)} cameras: give one per image.")
     kept = np.flatnonzero(labels != OUTLIER)
     rows = kept[np.lexsort((camid[kept], labels[kept]))]
-    label, camera = labels[rows], camid[rows]
-    _, first = np.unique(label, return_index=True)
+    _, first = np.unique(labels[rows], return_index=True)
     if len(first) < 2:
         raise ValueError(
             f"{len(labels)} images have {len(first)} usable identities, at least 2 are needed: "
             "cluster more loosely, or check that the labels are not all outliers."
         )
-    changes = np.flatnonzero((np.diff(label) != 0) | (np.diff(camera) != 0)) + 1
-    spans = np.concatenate(([0], changes, [len(rows)]))
-    sizes = np.diff(spans)
     return PKIndex(
         rows=rows,
+        camid=camid[rows].astype(np.int32),
         identity_start=np.append(first, len(rows)),
-        camera_start=np.repeat(spans[:-1], sizes),
-        camera_stop=np.repeat(spans[1:], sizes),
     )
 
 
@@ -106,17 +107,50 @@ def pk_rows(
             f"{num_identities} identities cannot be divided among {world} ranks: "
             "choose a number of identities that is a multiple of the ranks."
         )
+    steps_of_pass = max(index.num_identities // num_identities, 1)
+    passing, position = divmod(step, steps_of_pass)
+    first = position - position % _STEPS
+    asked = (num_identities, num_instances, seed, round, passing, first, rank, world, stream)
+    rows = index.drawn.get(asked)
+    if rows is None:
+        rows = _draw_steps(index, *asked)
+        index.drawn.clear()
+        index.drawn[asked] = rows
+    batch: NDArray[np.int64] = rows[position - first].copy()
+    return batch
+
+
+def _draw_steps(
+    index: PKIndex,
+    num_identities: int,
+    num_instances: int,
+    seed: int,
+    round: int,
+    passing: int,
+    first: int,
+    rank: int,
+    world: int,
+    stream: int,
+) -> Int64[np.ndarray, "S b"]:
+    """Return the rows of up to `_STEPS` steps of a pass from step `first` of it on."""
+    at: Any = {"seed": seed, "round": round, "stream": stream}
     available = index.num_identities
-    passing, position = divmod(step, max(available // num_identities, 1))
-    order = _permutation(
-        available, purpose=IDENTITY_ORDER, seed=seed, round=round, passing=passing, stream=stream
-    )
+    order = _permutation(available, purpose=IDENTITY_ORDER, passing=passing, **at)
     in_pass = np.resize(order, max(available, num_identities))
-    rng = counter_rng(INSTANCES, seed=seed, round=round, step=step, stream=stream)
-    uniform = rng.random((num_identities, num_instances))
+    steps = min(_STEPS, len(in_pass) // num_identities - first)
+    identities = in_pass[first * num_identities :][: steps * num_identities]
+    counter = passing * (len(in_pass) // num_identities) + first
+    uniform = counter_rng(INSTANCES, step=counter, **at).random(
+        (steps, num_identities, num_instances)
+    )
     share = _share(num_identities, rank=rank, world=world)
-    identities = in_pass[position * num_identities :][:num_identities][share]
-    return index.rows[_instances(index, identities, uniform[share])].reshape(-1)
+    mine = identities.reshape(steps, num_identities)[:, share].reshape(-1)
+    rows = np.empty((len(mine), num_instances), dtype=np.int64)
+    _instances(
+        *(index.rows, index.camid, index.identity_start),
+        *(mine, uniform[:, share].reshape(rows.shape), rows),
+    )
+    return rows.reshape(steps, -1)
 
 
 def random_rows(
@@ -164,33 +198,47 @@ def _permutation(
     return order
 
 
+@compiled
 def _instances(
-    index: PKIndex, identities: NDArray[np.int64], uniform: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """Return positions (p,K) in `index.rows` of each identity's anchor and companions.
+    rows: Int64[np.ndarray, "M"],
+    camid: Int64[np.ndarray, "M"],
+    identity_start: Int64[np.ndarray, "U_plus_1"],
+    identities: Int64[np.ndarray, "n"],
+    uniform: Float64[np.ndarray, "n K"],
+    result: Int64[np.ndarray, "n K"],
+) -> None:
+    """Write each identity's anchor and companions into `result`.
 
     The candidates are the identity's span without a hole: the anchor's camera, or the anchor alone
     if that camera is all there is. Distinct ones are drawn by Floyd's algorithm (Bentley and Floyd,
-    CACM 1987), K-1 vectorised steps over all identities at once.
+    CACM 1987).
     """
-    num_companions = uniform.shape[1] - 1
-    start = index.identity_start[identities]
-    size = index.identity_start[identities + 1] - start
-    anchor = start + (uniform[:, 0] * size).astype(np.int64)
-    camera_start, camera_stop = index.camera_start[anchor], index.camera_stop[anchor]
-    other_cameras = camera_stop - camera_start < size
-    hole = np.where(other_cameras, camera_start, anchor)
-    hole_size = np.where(other_cameras, camera_stop - camera_start, 1)
-    candidates = size - hole_size
-    distinct = candidates >= num_companions
-    chosen = np.empty((len(identities), num_companions), dtype=np.int64)
-    for column in range(num_companions):
-        last = candidates - num_companions + column
-        bound = np.where(distinct, last + 1, candidates)
-        drawn = (uniform[:, column + 1] * bound).astype(np.int64)
-        taken = distinct & (chosen[:, :column] == drawn[:, None]).any(axis=1)
-        chosen[:, column] = np.where(taken, last, drawn)
-    companions = start[:, None] + chosen
-    companions += np.where(companions >= hole[:, None], hole_size[:, None], 0)
-    companions = np.where(candidates[:, None] == 0, anchor[:, None], companions)
-    return np.concatenate((anchor[:, None], companions), axis=1)
+    companions = uniform.shape[1] - 1
+    chosen = np.empty(companions, np.int64)
+    for i in range(len(identities)):
+        start, stop = identity_start[identities[i]], identity_start[identities[i] + 1]
+        anchor = start + int(uniform[i, 0] * (stop - start))
+        result[i, 0] = rows[anchor]
+        hole, after = anchor, anchor + 1
+        while hole > start and camid[hole - 1] == camid[anchor]:
+            hole -= 1
+        while after < stop and camid[after] == camid[anchor]:
+            after += 1
+        if after - hole == stop - start:
+            hole, after = anchor, anchor + 1
+        candidates = stop - start - (after - hole)
+        for column in range(companions):
+            if candidates == 0:
+                result[i, column + 1] = rows[anchor]
+                continue
+            if candidates < companions:  # with repetition
+                drawn = int(uniform[i, column + 1] * candidates)
+            else:
+                last = candidates - companions + column
+                drawn = int(uniform[i, column + 1] * (last + 1))
+                for earlier in range(column):
+                    if chosen[earlier] == drawn:
+                        drawn = last
+            chosen[column] = drawn
+            place = start + drawn
+            result[i, column + 1] = rows[place if place < hole else place + after - hole]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reid.data import augment
 from reid.data.augment import AugmentConfig, AugmentParams, apply, draw, normalise
 from reid.data.samplers import AUGMENTATION, counter_rng
 
@@ -71,9 +72,12 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("code", ["compiled", "tensors of a GPU"])
 @pytest.mark.parametrize("name", CASES)
-def test_equals_the_loops(images, name):
+def test_equals_the_loops(images, name, code, monkeypatch):
     config = CASES[name]
+    if code != "compiled":
+        monkeypatch.setattr(augment, "_in_one_pass", augment._by_tensors)
     before = images.clone()
     params = draw(config, B, H, W, **AT)
     result = apply(images, params, config)
@@ -81,6 +85,13 @@ def test_equals_the_loops(images, name):
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(images, before)
+
+
+def test_the_compiled_loop_is_bit_equal_to_the_tensor_operations(images):
+    config = AugmentConfig()
+    params = draw(config, B, H, W, **AT)
+    result = augment._in_one_pass(images, params, config)
+    assert torch.equal(result, augment._by_tensors(images, params, config))
 
 
 def test_nothing_drawn_is_normalise(images):
