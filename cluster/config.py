@@ -29,6 +29,8 @@ class ClusterConfig:
     """folder of runs, local or s3://bucket/prefix; shared by all nodes"""
     data_root: str = "data"
     """folder that holds the data sets, each under its name; tables also s3://bucket/prefix"""
+    loader: Literal["quickest", "torch", "dali"] = "quickest"
+    """what makes the batches; `quickest` is tried out when a run begins, which then keeps to it"""
     on_undecodable: Literal["error", "skip"] = "error"
     """images that do not decode: refuse the run, or leave them out of their tables and say so"""
     cache: str | None = None

@@ -12,7 +12,9 @@ from cluster.hooks import RunHooks
 from cluster.inputs import Inputs, open_inputs
 from cluster.links import Link
 from cluster.storage import Folder
+from reid import dist
 from reid.checkpoint import RunState
+from reid.data.loaders import LoaderName, quickest
 from reid.fit import fit
 from reid.recipes import AnyConfig, Recipe, below, build
 from reid.recipes.source import SourceConfig
@@ -45,6 +47,9 @@ class Job:
 
 def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
     """Train a job from its last checkpoint to its end, as one rank of its group."""
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    for name in ("reid", "cluster"):
+        logging.getLogger(name).setLevel(logging.INFO)
     torch.set_num_threads(job.where.threads_per_worker)
     device = pick_device(job.where)
     data = inputs or open_inputs(job.config, job.where, show=link.progress)
@@ -67,6 +72,7 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
         test=data.test,
         hooks=hooks,
         device=device,
+        loader=pick_loader(job, recipe, data, state, link, device=device),
         state=state,
         save_every_steps=job.where.save_every_steps,
     )
@@ -89,6 +95,31 @@ def backbone_weights(path: str, expected: str) -> dict[str, torch.Tensor]:
             "another --initial"
         )
     return below(state.networks, BACKBONE)
+
+
+def pick_loader(
+    job: Job,
+    recipe: Recipe,
+    data: Inputs,
+    state: RunState | None,
+    link: Link,
+    *,
+    device: torch.device,
+) -> LoaderName:
+    """Return the loader asked for, or the run's so far, or the one rank 0 finds quickest.
+
+    The costs found are logged and shown.
+    """
+    if job.where.loader != "quickest":
+        return job.where.loader
+    if state is not None:
+        return state.loader
+    found: tuple[LoaderName, str] | None = None
+    if dist.rank() == 0:
+        found = quickest(data.tables, recipe.draws, augment=job.config.augment, device=device)
+        log.info("%s", found[1])
+        link.progress("loader", 1, 1, found[1])
+    return dist.from_first(found)[0]
 
 
 def pick_device(where: ClusterConfig) -> torch.device:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from reid.data.loaders import LoaderName
 from reid.types import PseudoLabels
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class RunState:
 
     `networks`, `optimizer`: state dictionaries. `round`, `step`: the next update to make, which are
     also the counters all randomness is drawn from. `labels`: the round's pseudo-labels when `step`
-    is inside a round, else empty. `config`: flattened; `kind`: its class.
+    is inside a round, else empty. `loader`: the run's, see `data.loaders`. `config`: flattened;
+    `kind`: its class.
     """
 
     networks: Mapping[str, Any]
@@ -26,6 +28,7 @@ class RunState:
     round: int
     step: int
     labels: Mapping[str, PseudoLabels]
+    loader: LoaderName
     config: Mapping[str, Any]
     config_hash: str
     kind: str

@@ -1,4 +1,7 @@
-"""Loops that arrays cannot express, compiled at their first call. The only file that imports numba."""
+"""Loops that arrays cannot express, compiled at their first call.
+
+The only file that imports numba.
+"""
 
 import inspect
 from collections.abc import Callable

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -66,6 +67,14 @@ def all_gather_rows(rows: Shaped[torch.Tensor, "n ..."]) -> Shaped[torch.Tensor,
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+
+def from_first(value: T | None) -> T:
+    """Return what rank 0 brings; what the others bring is not looked at."""
+    box = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(box)
+    return cast(T, box[0])
 
 
 def average(value: Shaped[torch.Tensor, "*shape"]) -> Shaped[torch.Tensor, "*shape"]:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from reid import dist
 from reid.checkpoint import RunState
+from reid.data import loaders
+from reid.data.loaders import LoaderName
 from reid.data.steps import Table
-from reid.data.torch_loader import torch_loader
 from reid.evaluate import Evaluation, TestSplit, evaluate, metrics
 from reid.extract import autocast
 from reid.override import config_hash, flatten
@@ -68,12 +69,14 @@ def fit(
     test: TestSplit,
     hooks: Hooks,
     device: torch.device,
+    loader: LoaderName = "torch",
     state: RunState | None = None,
     save_every_steps: int | None = None,
 ) -> None:
     """Train a recipe from `state` (or its first weights) to its last round.
 
-    `save_every_steps` saves inside rounds too; a state is always saved after a round.
+    `save_every_steps` saves inside rounds too; a state is always saved after a round. Batches come
+    from the loader of this name, which is kept in the states.
     """
     config = recipe.config
     recipe.networks.to(device).to(memory_format=torch.channels_last)
@@ -104,6 +107,7 @@ def fit(
                 steps=steps,
                 hooks=hooks,
                 device=device,
+                loader=loader,
             )
             seconds = {"train": time.perf_counter() - started}
             if steps.start == 0:
@@ -126,7 +130,9 @@ def fit(
             if dist.rank() == 0:
                 at = (round + 1, 0) if last else (round, steps.stop)
                 kept = {} if last else labelling.labels
-                hooks.save(snapshot(recipe, optimizer, round=at[0], step=at[1], labels=kept))
+                hooks.save(
+                    snapshot(recipe, optimizer, round=at[0], step=at[1], labels=kept, loader=loader)
+                )
         step, labels = 0, {}
 
 
@@ -146,6 +152,7 @@ def train(
     steps: range,
     hooks: Hooks,
     device: torch.device,
+    loader: LoaderName = "torch",
 ) -> dict[str, list[float]]:
     """Make the round's updates `steps`; return {loss term or "lr": one value a step}.
 
@@ -153,7 +160,7 @@ def train(
     not finite.
     """
     config = recipe.config
-    loader = torch_loader(
+    made = loaders.by_name(loader)(
         tables,
         recipe.draws,
         augment=config.augment,
@@ -167,7 +174,7 @@ def train(
     recipe.networks.train()
     history: list[dict[str, Tensor]] = []
     rates: list[float] = []
-    for step, batches in zip(steps, loader, strict=True):
+    for step, batches in zip(steps, made, strict=True):
         total_step = round * config.steps_per_round + step
         rates.append(
             learning_rate(config.optim, total_step, config.steps_per_round, config.num_rounds)
@@ -230,6 +237,7 @@ def snapshot(
     round: int,
     step: int,
     labels: Mapping[str, PseudoLabels],
+    loader: LoaderName = "torch",
 ) -> RunState:
     """Return the run's state, ready to be saved; its tensors are still the live ones."""
     return RunState(
@@ -238,6 +246,7 @@ def snapshot(
         round=round,
         step=step,
         labels=labels,
+        loader=loader,
         config=flatten(recipe.config),
         config_hash=config_hash(recipe.config),
         kind=type(recipe.config).__name__,

@@ -61,34 +61,57 @@ class S3Server:
             return bytes(answer.read())
 
 
+def start_s3(*arguments: str) -> tuple[subprocess.Popen[str], S3Server]:
+    """Start tests/s3_server.py; it ends with its standard input."""
+    command = [sys.executable, str(Path(__file__).with_name("s3_server.py")), *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, S3Server(f"http://127.0.0.1:{process.stdout.readline().strip()}")
+
+
+@pytest.fixture(scope="session")
+def start_s3_server() -> Callable[..., tuple[subprocess.Popen[str], S3Server]]:
+    """Return `start_s3`, for tests of other files."""
+    return start_s3
+
+
 @pytest.fixture(scope="session")
 def s3_process() -> Iterator[S3Server]:
     """Start the server of tests/s3_server.py."""
-    command = [sys.executable, str(Path(__file__).with_name("s3_server.py"))]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    process, server = start_s3()
+    with process:
         assert process.stdin is not None
-        assert process.stdout is not None
-        yield S3Server(f"http://127.0.0.1:{process.stdout.readline().strip()}")
+        yield server
         process.stdin.close()
 
 
 @pytest.fixture
-def s3(s3_process: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """Return an S3 server that holds one empty bucket; s3:// names are objects in it."""
+def s3_names(monkeypatch: pytest.MonkeyPatch) -> Callable[[S3Server], None]:
+    """Return a function after which s3:// names are objects of a server."""
     from reid.data import files
 
     for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_process.endpoint)
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(files, "PAUSE_S", 0.01)
+
+    def point(server: S3Server) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        files.open_bucket.cache_clear()
+
+    return point
+
+
+@pytest.fixture
+def s3(s3_process: S3Server, s3_names: Callable[[S3Server], None]) -> Iterator[S3Server]:
+    """Return an S3 server that holds one empty bucket; s3:// names are objects in it."""
+    from reid.data import files
+
     s3_process.empty()
-    files.open_bucket.cache_clear()
+    s3_names(s3_process)
     yield s3_process
     s3_process.fail("", 0)
     files.open_bucket.cache_clear()
@@ -188,6 +211,7 @@ def tiny_runs(
     place = ClusterConfig(
         num_workers=0,
         threads_per_worker=1,
+        loader="torch",
         storage=str(storage),
         data_root=str(tiny_worlds),
         tracking_uri=mlflow_store(storage),

@@ -1,6 +1,9 @@
-"""An S3 server for tests: as much of the protocol as pyarrow speaks, in memory, on loopback.
+"""An S3 server for tests: as much of the protocol as pyarrow speaks, on loopback.
 
-    python tests/s3_server.py      prints its port and serves until its standard input ends
+    python tests/s3_server.py [PORT FOLDER]
+
+prints its port and serves until its standard input ends. Objects are in memory; with a folder also
+there, for the next server of it.
 
 Objects are at /BUCKET/KEY; nothing is signed or checked. What a test asks of the server itself:
 
@@ -16,22 +19,33 @@ import threading
 import time
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qs, unquote, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
 
 
 class Objects:
-    """What the server holds."""
+    """What the server holds, and where it is kept beyond the server's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.lock = threading.Lock()
         self.buckets: dict[str, dict[str, tuple[bytes, float]]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.fault, self.count, self.requests = "", 0, 0
+        self.folder = folder
+        for file in sorted(folder.glob("*/*")) if folder else ():
+            held = self.buckets.setdefault(unquote(file.parent.name), {})
+            held[unquote(file.name)] = (file.read_bytes(), file.stat().st_mtime)
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
+        if self.folder:
+            file = self.folder / quote(bucket, safe="") / quote(key, safe="")
+            file.parent.mkdir(exist_ok=True)
+            part = file.with_name(".part")
+            part.write_bytes(data)
+            part.replace(file)
         self.buckets[bucket][key] = (data, time.time())
 
     def take_fault(self, command: str) -> str:
@@ -228,8 +242,9 @@ def _etag(data: bytes) -> str:
 
 def main() -> None:
     """Serve until standard input ends."""
-    Handler.objects = Objects()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    port, folder = (int(sys.argv[1]), Path(sys.argv[2])) if sys.argv[1:] else (0, None)
+    Handler.objects = Objects(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)

@@ -2,15 +2,14 @@
 
     python -m jobs.benchmark data
 
-For three kinds of JPEG, processor seconds an image from files to augmented batches of 256x128: the
+For three kinds of JPEG, processor time of an image from files to augmented batches of 256x128: the
 peer decodes and augments image by image in two worker processes, as released code does (it draws no
 grey patches, we do). Then identities drawn for batches, against the usual loop over identities.
 """
 
 import dataclasses
-import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from rich.table import Table as RichTable
+from rich.console import Group
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from jobs.benchmarks.timing import interleaved, median_ratio
+from jobs.benchmarks.timing import compared, interleaved, tables_of_compared
 from jobs.console import Show
-from reid.data import AugmentConfig, Draw, Table, open_pixels, pk_index, pk_rows, torch_loader
+from reid.data import (
+    AugmentConfig,
+    Draw,
+    PKIndex,
+    Table,
+    open_pixels,
+    pk_index,
+    pk_rows,
+    torch_loader,
+)
 from reid.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from reid.data.dali_loader import dali_loader
 from reid.data.encoded_store import EncodedStore
@@ -37,6 +45,7 @@ PEER = "Pillow + torchvision, DataLoader, 2 workers"
 NUM_IMAGES_OF_ALL, NUM_IDENTITIES_OF_ALL, NUM_CAMERAS = 277_797, 30_671, 174
 """VERI-Wild's training set"""
 P, K = 32, 4
+PASSES = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,48 +89,75 @@ class Peer(Dataset[torch.Tensor]):
 
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
-    """Run every case; return one row a case."""
+    """Check that the cases agree, then time them; return one row a case."""
     rows = []
     for done, (kind, shape) in enumerate(KINDS.items()):
         show("loaders", done, len(KINDS) + 1, kind)
         with tempfile.TemporaryDirectory() as folder:
             paths = write_images(Path(folder), *shape, count=options.num_images)
+            parity = decoding_parity(paths)
             cases = loader_cases(paths, Path(folder))
             seconds = interleaved(cases, repeats=options.repeats)
-        rows += _rows(kind, seconds, PEER, count=options.num_images)
+        rows += [
+            compared(
+                f"{kind}: {case}",
+                times,
+                peer=PEER,
+                theirs=seconds[PEER],
+                parity=parity["dali" if "dali" in case and "decoding" in case else "torch"],
+                per=options.num_images,
+            )
+            for case, times in seconds.items()
+            if case != PEER
+        ]
     show("loaders", len(KINDS), len(KINDS) + 1, "sampler")
-    seconds = interleaved(sampler_cases(), repeats=options.repeats)
-    rows += _rows(
-        "sampler, VERI-Wild's size", seconds, "loop", count=NUM_IDENTITIES_OF_ALL // P * P
+    index, camid, cases = sampler_cases()
+    parity = sampler_parity(index, camid)
+    seconds = interleaved(cases, repeats=options.repeats)
+    mine = [total / PASSES for total in seconds["pk_rows"]]
+    per = NUM_IDENTITIES_OF_ALL // P * P
+    rows.append(
+        compared(
+            "identities of VERI-Wild: pk_rows",
+            mine,
+            peer="loop over identities",
+            theirs=seconds["loop"],
+            parity=parity,
+            per=per,
+        )
     )
     show("loaders", len(KINDS) + 1, len(KINDS) + 1, "")
     return rows
 
 
-def _rows(
-    kind: str, seconds: Mapping[str, list[float]], peer: str, *, count: int
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": kind,
-            "case": case,
-            "us": 1e6 * statistics.median(times) / count,
-            "ratio": median_ratio(seconds[peer], times),
-        }
-        for case, times in seconds.items()
-    ]
+def table_of(rows: Sequence[dict[str, Any]]) -> Group:
+    """Return the rows: times of an image, and of an identity drawn."""
+    return tables_of_compared(rows)
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> RichTable:
-    """Return the rows, a section a kind."""
-    table = RichTable(title="processor time of an image (sampler: of an identity)")
-    for column in ("images", "case", "us", "peer / this"):
-        table.add_column(column, justify="left" if column in ("images", "case") else "right")
-    for before, row in zip([None, *rows], rows, strict=False):
-        if before is not None and before["kind"] != row["kind"]:
-            table.add_section()
-        table.add_row(row["kind"], row["case"], f"{row['us']:.2f}", f"{row['ratio']:.1f}")
-    return table
+def decoding_parity(paths: NDArray[np.str_]) -> dict[str, str]:
+    """Return how far either loader's plain images are from the peer's, in grey levels."""
+    count = min(len(paths), BATCH)
+    steps = transforms.Compose([Peer([]).transform.transforms[0], transforms.PILToTensor()])
+    images = [steps(Image.open(path).convert("RGB")) for path in paths[:count]]
+    expected = torch.stack(images).permute(0, 2, 3, 1).numpy().astype(np.int16)
+    plain = AugmentConfig(
+        flip=0.0, pad=0, local_grayscale=0.0, global_grayscale=0.0, erasing=0.0,
+        mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255),
+    )  # fmt: skip
+    found = {}
+    for name, load in (("torch", torch_loader), ("dali", dali_loader)):
+        store = EncodedStore(paths[:count], height=HEIGHT, width=WIDTH)
+        table = Table(store=store, camid=np.zeros(count, dtype=np.int64), labels={})
+        draw = Draw(name="all", table="t", labels=None, num_identities=count, num_instances=1)
+        at: Any = {"augment": plain, "seed": 1, "round": 0, "steps": range(1), "device": "cpu"}
+        (batch,) = load({"t": table}, [draw], **at)
+        pixels = batch["all"].images.permute(0, 2, 3, 1).numpy()
+        apart = np.abs(pixels - expected[batch["all"].index.numpy()])
+        found[name] = f"grey levels apart: mean {apart.mean():.2f}, most {apart.max():.0f}"
+        if apart.mean() > 2:
+            raise ArithmeticError(f"{name}_loader decodes otherwise than the peer: {found[name]}")
+    return found
 
 
 def write_images(
@@ -171,8 +207,11 @@ def loader_cases(paths: NDArray[np.str_], folder: Path) -> dict[str, Callable[[]
     }
 
 
-def sampler_cases() -> dict[str, Callable[[], None]]:
-    """Return the ways to draw a pass of batches, each identity once."""
+def sampler_cases() -> tuple[PKIndex, NDArray[np.int64], dict[str, Callable[[], None]]]:
+    """Return an index, its cameras, and the ways to draw a pass of batches, each identity once.
+
+    A pass of ours is over in milliseconds: `PASSES` of them are timed at once.
+    """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, NUM_IDENTITIES_OF_ALL, NUM_IMAGES_OF_ALL)
     camid = rng.integers(0, NUM_CAMERAS, NUM_IMAGES_OF_ALL)
@@ -193,8 +232,23 @@ def sampler_cases() -> dict[str, Callable[[], None]]:
     rounds = iter(range(10**6))
 
     def ours() -> None:
-        at = {"seed": 1, "round": next(rounds), "num_identities": P, "num_instances": K}
-        for step in range(index.num_identities // P):
-            pk_rows(index, step=step, **at)
+        for _ in range(PASSES):
+            at = {"seed": 1, "round": next(rounds), "num_identities": P, "num_instances": K}
+            for step in range(index.num_identities // P):
+                pk_rows(index, step=step, **at)
 
-    return {"loop": loop, "pk_rows": ours}
+    return index, camid, {"loop": loop, "pk_rows": ours}
+
+
+def sampler_parity(index: PKIndex, camid: NDArray[np.int64]) -> str:
+    """Check a pass of ours against the rule the loop follows."""
+    identity = np.empty(NUM_IMAGES_OF_ALL, dtype=np.int64)
+    identity[index.rows] = np.repeat(np.arange(index.num_identities), np.diff(index.identity_start))
+    steps = range(index.num_identities // P)
+    at: Any = {"seed": 1, "round": 0, "num_identities": P, "num_instances": K}
+    rows = np.stack([pk_rows(index, step=step, **at) for step in steps]).reshape(-1, K)
+    drawn = identity[rows]
+    if (drawn != drawn[:, :1]).any() or len(np.unique(drawn[:, 0])) != len(rows):
+        raise ArithmeticError("pk_rows draws other identities than the loop")
+    others = (camid[rows[:, 1:]] != camid[rows[:, :1]]).all(axis=1).mean()
+    return f"each once, {K} images of it, {100 * others:.1f} % of other cameras"

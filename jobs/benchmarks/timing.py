@@ -2,7 +2,11 @@
 
 import resource
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
 
 
 def cpu_seconds() -> float:
@@ -31,3 +35,67 @@ def interleaved(
 def median_ratio(peer: list[float], ours: list[float]) -> float:
     """Return the median over turns of peer / ours."""
     return statistics.median(a / b for a, b in zip(peer, ours, strict=True))
+
+
+def compared(
+    case: str,
+    ours: Sequence[float],
+    *,
+    peer: str,
+    theirs: Sequence[float],
+    parity: str,
+    per: int = 1,
+    peak_mib: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Return a row: processor seconds of ours and of the peer, each divided by `per`.
+
+    `parity` says what was found equal before any time was taken; `peak_mib` the memory of both.
+    """
+    return {
+        "case": case,
+        "ours_cpu_s": statistics.median(ours) / per,
+        "peer": peer,
+        "peer_cpu_s": statistics.median(theirs) / per,
+        "ratio": median_ratio(theirs, ours),
+        "ours_peak_mib": peak_mib[0] if peak_mib else None,
+        "peer_peak_mib": peak_mib[1] if peak_mib else None,
+        "parity": parity,
+    }
+
+
+def tables_of_compared(rows: Sequence[dict[str, Any]]) -> Group:
+    """Return a table for each group of cases, which is what stands before the colon, and peer."""
+    groups: dict[tuple[str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for row in rows:
+        group, _, case = str(row["case"]).partition(": ")
+        groups.setdefault((group, row["peer"]), []).append((case, row))
+    return Group(
+        *(_table(f"{group}, against {peer}", mine) for (group, peer), mine in groups.items())
+    )
+
+
+def _table(title: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    has_peaks = any(row["ours_peak_mib"] is not None for _, row in rows)
+    table.add_column("processor time", no_wrap=True)
+    for column in ("ours", "peer", "peer / ours", *(["MiB ours / peer"] if has_peaks else [])):
+        table.add_column(column, justify="right")
+    table.add_column("compared before")
+    for case, row in rows:
+        table.add_row(
+            case,
+            duration(row["ours_cpu_s"]),
+            duration(row["peer_cpu_s"]),
+            f"{row['ratio']:.1f}",
+            *([f"{row['ours_peak_mib']:.0f} / {row['peer_peak_mib']:.0f}"] if has_peaks else []),
+            row["parity"],
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """Return seconds to three digits in a unit that suits them."""
+    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"

@@ -14,7 +14,7 @@ _HALF, _BITS = np.uint32(1 << 15), np.uint32(16)
 
 
 @compiled
-def one_pass(
+def one_pass(  # noqa: PLR0912 (one compiled function calls no other)
     images: UInt8[np.ndarray, "b H L"],
     flip: Bool[np.ndarray, "b"],
     offset: Int64[np.ndarray, "b 2"],

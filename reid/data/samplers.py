@@ -39,8 +39,9 @@ def counter_rng(purpose: int, *, seed: int, round: int, step: int, stream: int =
 class PKIndex:
     """Labelled rows sorted by (label, camera), with where each identity begins.
 
-    `rows` (M,) table rows; `camid` (M,) their cameras, small to stay in cache; `identity_start` (U+1,) offsets into both;
-    `drawn` the last steps that `pk_rows` made and what was asked of it, for it alone.
+    `rows` (M,) table rows; `camid` (M,) their cameras, in few bytes to stay in the processor's
+    cache; `identity_start` (U+1,) offsets into both; `drawn` the last steps that `pk_rows` made and
+    what was asked of it, for it alone.
     """
 
     rows: Int64[np.ndarray, "M"]

@@ -22,6 +22,7 @@ def state_at(round: int, step: int) -> RunState:
         round=round,
         step=step,
         labels={"global": labels} if step else {},
+        loader="torch",
         config={"backbone": "resnet18", "optim.milestones": [40, 70]},
         config_hash="0123456789ab",
         kind="SourceConfig",

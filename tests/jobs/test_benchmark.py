@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from jobs.benchmark import main
@@ -128,8 +129,46 @@ def test_data_cases_make_a_pass_each(tmp_path: Path) -> None:
     assert next(iter(batches)).shape == (4, 3, data.HEIGHT, data.WIDTH)
 
 
-def test_the_data_table_compares_with_the_peer() -> None:
-    rows = data._rows("small", {data.PEER: [2.0, 4.0], "x": [1.0, 1.0]}, data.PEER, count=10)
-    assert [row["ratio"] for row in rows] == [1.0, 3.0]
-    assert rows[1]["us"] == 1e5
-    assert data.table_of(rows).row_count == 2
+def test_rows_compare_with_the_peer_under_the_names_of_the_api() -> None:
+    row = timing.compared(
+        "small: x", [1.0, 1.0], peer="p", theirs=[2.0, 4.0], parity="equal", per=10
+    )
+    assert row == {
+        "case": "small: x",
+        "ours_cpu_s": 0.1,
+        "peer": "p",
+        "peer_cpu_s": 0.3,
+        "ratio": 3.0,
+        "ours_peak_mib": None,
+        "peer_peak_mib": None,
+        "parity": "equal",
+    }
+    with_memory = timing.compared(
+        "large: x", [1.0], peer="p", theirs=[2.0], parity="equal", peak_mib=(10.0, 200.0)
+    )
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(timing.tables_of_compared([row, with_memory]))
+    small, large = capture.get().split("large, against p")
+    assert "small, against p" in small
+    for text, table in (("100 ms │ 300 ms │         3.0", small), ("1 s │  2 s │", large)):
+        assert text in table
+    assert "10 / 200" in large
+    assert "MiB" not in small
+
+
+def test_data_parity_is_found_before_times(tmp_path: Path) -> None:
+    paths = data.write_images(tmp_path, 40, 20, 90, count=8)
+    parity = data.decoding_parity(paths)
+    assert parity["torch"] == "grey levels apart: mean 0.00, most 0"
+    Image.new("RGB", (20, 40)).save(paths[0])
+    assert parity["dali"] != data.decoding_parity(paths)["dali"]
+
+
+def test_durations() -> None:
+    assert [timing.duration(s) for s in (12.34, 0.5, 2.5e-6, 3e-8)] == [
+        "12.3 s",
+        "500 ms",
+        "2.5 us",
+        "30 ns",
+    ]

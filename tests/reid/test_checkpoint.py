@@ -42,6 +42,7 @@ def state():
         round=4,
         step=17,
         labels={"global": labels},
+        loader="dali",
         config=flatten(config),
         config_hash=config_hash(config),
         kind=type(config).__name__,

@@ -20,7 +20,7 @@ RESET = OptimConfig(lr=1e-3, optimizer_reset=True)
 def run(tiny_world, make_recipe, make_hooks):
     """Return a function that trains a tiny config and returns (recipe, hooks)."""
 
-    def go(config, *, recipe=None, state=None, save_every_steps=None, **options):
+    def go(config, *, recipe=None, state=None, save_every_steps=None, loader="torch", **options):
         recipe, hooks = recipe or make_recipe(config), make_hooks(**options)
         fit(
             recipe,
@@ -28,6 +28,7 @@ def run(tiny_world, make_recipe, make_hooks):
             test=tiny_world.test,
             hooks=hooks,
             device=CPU,
+            loader=loader,
             state=state,
             save_every_steps=save_every_steps,
         )
@@ -71,6 +72,15 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
         assert series([*before, *after.reports]) == series(hooks.reports)
         left = range(state.round + (state.step > 0), config.num_rounds)
         assert after.rounds == ([] if method == "source" else list(left))  # none clustered twice
+
+
+def test_either_loader_trains_and_is_kept_in_the_state(tiny_configs, run):
+    config = replace(tiny_configs["mean_teacher"], num_rounds=1)
+    _, expected = run(config)
+    _, hooks = run(config, loader="dali")
+    assert (expected.last_state.loader, hooks.last_state.loader) == ("torch", "dali")
+    found, wanted = series(hooks.reports)["id"], series(expected.reports)["id"]
+    assert found == pytest.approx(wanted, abs=1e-3)
 
 
 def test_a_finished_run_has_nothing_left_to_do(tiny_configs, run):

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from reid.data import files, open_pixels
+from reid.data import AugmentConfig, Draw, Table, files, open_pixels, torch_loader
 from reid.data.datasets import load, table
 from reid.data.decoding import UndecodableImages
 from reid.data.encoded_store import EncodedStore
@@ -100,6 +101,25 @@ def test_a_changed_object_is_decoded_anew(dataset, tmp_path, s3):
     after = pixels(split, tmp_path / "cache")
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[0, 2, 3]])
     np.testing.assert_array_equal(after[1], pixels(dataset.gallery, tmp_path / "cache")[1])
+
+
+def batches(split: Split) -> list[torch.Tensor]:
+    """Return the images of three steps, read from where they are at each."""
+    store = EncodedStore(split.path, height=H, width=W)
+    tables = {"all": Table(store=store, camid=split.camid, labels={"pid": split.pid})}
+    draws = [Draw(name="all", table="all", labels="pid", num_identities=4, num_instances=3)]
+    at = {"augment": AugmentConfig(pad=2), "seed": 1, "round": 0, "device": "cpu"}
+    return [step["all"].images for step in torch_loader(tables, draws, steps=range(3), **at)]
+
+
+def test_batches_of_objects_are_bit_equal_to_those_of_files(dataset, tmp_path, s3):
+    expected = batches(load("table", dataset.root).train)
+    upload(dataset, f"{s3.bucket}/files")
+    pack(build_index(dataset), f"{s3.bucket}/packed")
+    for folder in ("files", "packed"):
+        found = batches(load("table", f"{s3.bucket}/{folder}").train)
+        assert len(found) == 3
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["slow_down", "broken"])

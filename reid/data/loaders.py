@@ -1,0 +1,109 @@
+"""The loaders by name, and which of them is quicker here.
+
+Both show the network the same images: equal rows, boxes and mirrors, values equal to rounding, and
+where images are decoded at each reading to two grey levels. So a run keeps the one it began with.
+"""
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+
+from reid.data.augment import AugmentConfig
+from reid.data.steps import Draw, Table
+from reid.data.torch_loader import torch_loader
+from reid.types import Batch
+
+LoaderName = Literal["torch", "dali"]
+
+_STEPS = 4  # steps of a trial
+_TRIALS = 3  # of each loader, in turn, after one that builds pipelines and reads files
+
+
+@runtime_checkable
+class Loader(Protocol):
+    """Yields {draw name: batch} for each step; see `torch_loader`."""
+
+    def __call__(
+        self,
+        tables: Mapping[str, Table],
+        draws: Sequence[Draw],
+        *,
+        augment: AugmentConfig,
+        seed: int,
+        round: int,
+        steps: range,
+        rank: int = 0,
+        world: int = 1,
+        device: torch.device | str,
+    ) -> Generator[dict[str, Batch], None, None]:
+        """Return the batches of `steps`."""
+        ...
+
+
+def by_name(name: LoaderName) -> Loader:
+    """Return a loader by its name; the import of DALI waits until it is asked for."""
+    if name == "torch":
+        return torch_loader
+    from reid.data.dali_loader import dali_loader
+
+    return dali_loader
+
+
+def quickest(
+    tables: Mapping[str, Table],
+    draws: Sequence[Draw],
+    *,
+    augment: AugmentConfig,
+    device: torch.device,
+) -> tuple[LoaderName, str]:
+    """Return the loader that makes these batches at least cost, and a line that says why.
+
+    On the CPU, where training wants the processors too, cost is processor time; beside a GPU it is
+    the time until the batch is there. Labels need not exist yet: rows are drawn without them.
+    """
+    sizes = {f"{tables[d.table].store.height}x{tables[d.table].store.width}" for d in draws}
+    stores = {type(tables[d.table].store).__name__ for d in draws}
+    what = f"images of {', '.join(sorted(sizes))} from {', '.join(sorted(stores))}"
+    if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
+        return "torch", f"{what}: torch_loader, as DALI is not installed"
+    trial = [_without_labels(draw) for draw in draws]
+    unit = "processor time" if device.type == "cpu" else "time"
+    names: tuple[LoaderName, ...] = ("torch", "dali")
+    costs: dict[LoaderName, list[float]] = {name: [] for name in names}
+    for turn in range(_TRIALS + 1):
+        for name in names:
+            cost = _cost(by_name(name), tables, trial, augment=augment, device=device)
+            if turn:
+                costs[name].append(cost)
+    best = {name: min(cost) for name, cost in costs.items()}
+    chosen = min(names, key=best.__getitem__)
+    listed = ", ".join(f"{name}_loader {1e3 * best[name]:.2f} ms" for name in names)
+    return chosen, f"{what}: {listed} of {unit} a step, so {chosen}_loader"
+
+
+def _without_labels(draw: Draw) -> Draw:
+    return replace(draw, labels=None)
+
+
+def _cost(
+    load: Loader,
+    tables: Mapping[str, Table],
+    draws: Sequence[Draw],
+    *,
+    augment: AugmentConfig,
+    device: torch.device,
+) -> float:
+    """Return the seconds of a step."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    started = clock()
+    for _ in load(
+        tables, draws, augment=augment, seed=0, round=0, steps=range(_STEPS), device=device
+    ):
+        pass
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (clock() - started) / _STEPS
