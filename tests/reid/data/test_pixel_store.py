@@ -2,13 +2,16 @@
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from reid.data.decoding import UndecodableImages
+from reid.data.decoding import UndecodableImages, decode
 from reid.data.encoded_store import EncodedStore
 from reid.data.pixel_store import DamagedStore, PixelStore, open_pixels
 from reid.data.usable import undecodable
@@ -122,22 +125,108 @@ def test_all_bad_images_are_named_and_nothing_is_kept(paths, tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_an_interrupted_build_leaves_nothing(paths, tmp_path):
+def test_an_interrupted_build_goes_on_where_it_stopped(paths, tmp_path, monkeypatch):
+    monkeypatch.setattr("reid.data.pixel_file._BLOCK", 1)
+    calls = []
+
     def interrupt(done, total):
-        raise KeyboardInterrupt
+        if done == 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         opened(paths, tmp_path, progress=interrupt)
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert len(opened(paths, tmp_path)) == 4
+    assert not list((tmp_path / "cache").glob("*.npy"))
+    monkeypatch.setattr("reid.data.pixel_store.decode", counted(calls))
+    store = opened(paths, tmp_path)
+    assert calls == [paths[3]]
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == [store.file.name]
+    for row, image in enumerate(store.read(np.arange(4))):
+        np.testing.assert_array_equal(image, expected(paths[row]))
 
 
-def test_builders_at_once_agree(paths, tmp_path):
-    meet = threading.Barrier(4)
+def counted(calls):
+    """Return `decode` that notes the names it is given."""
+
+    def one(name, **size):
+        calls.append(name)
+        return decode(name, **size)
+
+    return one
+
+
+BUILDER = """
+import sys, time
+import numpy as np
+from reid.data import pixel_file, pixel_store
+
+calls, decode = [], pixel_store.decode
+
+def slowly(name, **size):
+    calls.append(name)
+    time.sleep(0.02)
+    return decode(name, **size)
+
+pixel_store.decode, pixel_file._BLOCK = slowly, 2
+shown = []
+sys.stdin.readline()
+store = pixel_store.open_pixels(
+    np.array(sys.argv[2:]), height=16, width=8, cache_dir=sys.argv[1],
+    progress=lambda done, total: (shown.append(done), print(done, flush=True)),
+)
+print("decoded", len(calls), store.file, flush=True)
+"""
+
+
+@pytest.fixture
+def many(tmp_path):
+    rng = np.random.default_rng(0)
+    return [
+        save(tmp_path / f"{i:02}.png", rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
+        for i in range(60)
+    ]
+
+
+def start_builder(many, tmp_path):
+    """Start a process that waits for a line, then builds the store two images at a time."""
+    command = [sys.executable, "-c", BUILDER, str(tmp_path / "cache"), *many]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_divide_the_images_among_them(many, tmp_path):
+    builders = [start_builder(many, tmp_path) for _ in range(3)]
+    for builder in builders:
+        builder.stdin.write("go\n")
+        builder.stdin.flush()
+    last = [builder.communicate(timeout=60)[0].splitlines()[-1].split() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    counts = [int(words[1]) for words in last]
+    assert sum(counts) == len(many)
+    assert len({words[2] for words in last}) == 1
+    assert [str(file) for file in (tmp_path / "cache").iterdir()] == [last[0][2]]
+    pixels = PixelStore(Path(last[0][2])).read(np.arange(len(many)))
+    np.testing.assert_array_equal(pixels, [expected(name) for name in many])
+
+
+def test_a_killed_builders_blocks_are_taken_over(many, tmp_path):
+    first, second = start_builder(many, tmp_path), start_builder(many, tmp_path)
+    with first, second:
+        first.stdin.write("go\n")
+        first.stdin.flush()
+        while int(first.stdout.readline()) < 20:
+            pass
+        first.kill()
+        last = second.communicate("go\n", timeout=60)[0].splitlines()[-1].split()
+    assert second.returncode == 0
+    assert 2 <= int(last[1]) <= len(many) - 20
+    pixels = PixelStore(Path(last[2])).read(np.arange(len(many)))
+    np.testing.assert_array_equal(pixels, [expected(name) for name in many])
+
+
+def test_builders_of_one_process_agree(paths, tmp_path):
     stores = [None] * 4
 
     def build(position):
-        stores[position] = opened(paths, tmp_path, progress=lambda *_: meet.wait(timeout=10))
+        stores[position] = opened(paths, tmp_path)
 
     threads = [threading.Thread(target=build, args=(i,)) for i in range(4)]
     for thread in threads:
@@ -151,7 +240,7 @@ def test_builders_at_once_agree(paths, tmp_path):
 
 
 def test_more_images_than_a_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("reid.data.pixel_store._BLOCK", 3)
+    monkeypatch.setattr("reid.data.pixel_file._BLOCK", 3)
     paths = [
         save(tmp_path / f"{i}.png", np.full((H, W, 3), 10 * i, dtype=np.uint8)) for i in range(8)
     ]
