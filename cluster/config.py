@@ -36,7 +36,8 @@ class ClusterConfig:
     cache: str | None = None
     """folder for decoded images on each node; None: `cache` beside the runs"""
     cache_gb: float | None = None
-    """GB of decoded images a table may take; larger ones are decoded at each reading"""
+    """GB of decoded images a table may take; larger ones are decoded at each reading, those in
+    object storage from local copies of as many GB"""
     tracking_uri: str | None = None
     """MLflow store; None: `mlflow.db` (sqlite) in the storage folder"""
     experiment: str = "reid"

@@ -51,14 +51,14 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
             f"num_identities is {config.num_identities}, which {where.num_workers} workers cannot "
             "share evenly; give a multiple with --num-identities"
         )
-    target = open_data(config.target, _root(config.target, where), where, show=show)
+    target = open_data(*_place(config.target, where), where, show=show)
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
     num_identities = 0
     if isinstance(config, SourceConfig):
         source = target
         if config.source != config.target:
-            source = open_data(config.source, _root(config.source, where), where, show=show)
+            source = open_data(*_place(config.source, where), where, show=show)
         table = _table(source.train, config, where, show, f"decode {config.source} train")
         identities, labels = np.unique(source.train.pid, return_inverse=True)
         num_identities = len(identities)
@@ -116,8 +116,10 @@ def _decodable(split: Split, where: ClusterConfig, name: str, *, show: Progress)
     return split.take(np.delete(np.arange(len(split)), list(found)))
 
 
-def _root(name: str, where: ClusterConfig) -> str:
-    return os.path.join(where.data_root, name)
+def _place(name: str, where: ClusterConfig) -> tuple[str, str]:
+    """Return reader and folder of a data set called READER, or READER:FOLDER below the root."""
+    reader, _, folder = name.partition(":")
+    return reader, os.path.join(where.data_root, folder or reader)
 
 
 def open_test(

@@ -216,23 +216,28 @@ def open_threads(names: Sequence[str]) -> ThreadPoolExecutor:
 
 
 def fingerprint(names: Sequence[str], threads: ThreadPoolExecutor, *, rule: str) -> str:
-    """Return a hash of `rule`, the names, and sizes and modification times of what they name.
+    """Return a hash of `rule`, the names, and sizes and modification times of what they name."""
+    held = [divide(name)[0] for name in names]
+    remote = stamps([file for file in held if is_remote(file)])
+    digest = hashlib.sha256(rule.encode())
+    marks = threads.map(lambda file: remote.get(file) or _stamp(file), held)
+    for name, mark in zip(names, marks, strict=True):
+        digest.update(f"\0{name}\0{mark}".encode())
+    return digest.hexdigest()[:32]
+
+
+def stamps(remote: Sequence[str]) -> dict[str, str]:
+    """Return "bytes time" of each object, by its name; "missing" where there is none.
 
     Objects are listed a folder at a time, which is cheaper than asking for each.
     """
-    held = [divide(name)[0] for name in names]
-    folders = sorted({posixpath.dirname(file) for file in held if is_remote(file)})
-    listings = dict(zip(folders, threads.map(_listing, folders), strict=True))
-    digest = hashlib.sha256(rule.encode())
-
-    def stamp(file: str) -> str:
-        if not is_remote(file):
-            return _stamp(file)
-        return listings[posixpath.dirname(file)].get(posixpath.basename(file), "missing")
-
-    for name, mark in zip(names, threads.map(stamp, held), strict=True):
-        digest.update(f"\0{name}\0{mark}".encode())
-    return digest.hexdigest()[:32]
+    folders = sorted({posixpath.dirname(file) for file in remote})
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        listings = dict(zip(folders, threads.map(_listing, folders), strict=True))
+    return {
+        file: listings[posixpath.dirname(file)].get(posixpath.basename(file), "missing")
+        for file in remote
+    }
 
 
 def _stamp(path: str) -> str:

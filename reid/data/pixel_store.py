@@ -18,6 +18,7 @@ from reid.data import files
 from reid.data.decoding import POLICY, decode
 from reid.data.encoded_store import EncodedStore
 from reid.data.pixel_file import DamagedStore, Decoding, build, read_end
+from reid.data.staging import stage
 
 log = logging.getLogger(__name__)
 
@@ -102,12 +103,14 @@ def open_pixels(
     `POLICY`: a changed image or rule never meets stale pixels. The file appears complete or not at
     all; processes that want it at once divide the images among them, what was decoded before an
     interruption is kept, and a damaged file is made anew. Where the pixels would take more than
-    `budget_bytes` they stay encoded and are decoded at each reading. `progress(done, N)` is called
-    as images are decoded, never when the pixels were there. Raises `UndecodableImages` naming every
-    file that is missing or does not decode (an encoded table at its reading).
+    `budget_bytes` they stay encoded and are decoded at each reading, those in object storage from
+    copies as far as these fit in as many bytes. `progress(done, N)` is called as images are
+    decoded, never when the pixels were there. Raises `UndecodableImages` naming every file that is
+    missing or does not decode (an encoded table at its reading).
     """
     if len(paths) == 0:
         raise ValueError("paths is empty: a pixel store needs at least one image.")
+    names: list[str] = paths.tolist()
     needed = len(paths) * height * width * 3
     if budget_bytes is not None and needed > budget_bytes:
         log.warning(
@@ -115,8 +118,8 @@ def open_pixels(
             "decoded at each reading, which is slower",
             len(paths), needed / 1e9, budget_bytes / 1e9,
         )  # fmt: skip
-        return EncodedStore(paths, height=height, width=width)
-    names: list[str] = paths.tolist()
+        staging = stage(names, folder=Path(cache_dir) / "copies", room_bytes=budget_bytes)
+        return EncodedStore(paths, height=height, width=width, staging=staging)
     with files.open_threads(names) as threads:  # Pillow decodes and resizes without the GIL
         key = files.fingerprint(names, threads, rule=f"{POLICY}\0{height} {width}")
         file = Path(cache_dir) / f"{key}.npy"

@@ -47,9 +47,9 @@ class RunConfig:
     """What to train, whatever the method; where it runs is `cluster.config.ClusterConfig`."""
 
     source: str = "market1501"
-    """labelled data set"""
+    """labelled data set: a reader's name, or READER:FOLDER where its folder has another name"""
     target: str = "cuhk03_np"
-    """unlabelled data set, on whose test split the run is evaluated"""
+    """unlabelled data set, named in the same way, on whose test split the run is evaluated"""
     backbone: BackboneName = "resnet50"
     weights: str | None = "imagenet"
     """first weights of the backbone: `imagenet` (torchvision's), a file, or None"""

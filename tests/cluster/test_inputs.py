@@ -15,8 +15,9 @@ from cluster.inputs import Inputs, cache_folder, open_inputs
 from cluster.storage import Folder
 from cluster.worker import BACKBONE, backbone_weights
 from reid.data.datasets import market1501
+from reid.data.datasets.table import write_table
 from reid.data.encoded_store import EncodedStore
-from reid.recipes import below
+from reid.recipes import RUNS, below
 
 Config = Callable[..., Any]
 
@@ -244,3 +245,20 @@ def test_backbone_weights_are_the_checkpoints(tiny_runs: Any) -> None:
     assert found.keys() == below(state.networks, BACKBONE).keys()
     assert len(found) > 100
     assert all(value.equal(state.networks[BACKBONE + name]) for name, value in found.items())
+
+
+def test_two_tables_have_folders_of_their_own(
+    config: Any, place: ClusterConfig, tiny_worlds: Path, tmp_path: Path
+) -> None:
+    for domain, folder in (("a", "north"), ("b", "south")):
+        data = market1501.read(tiny_worlds / f"synthetic_{domain}")
+        write_table(data, tmp_path / "data" / folder / "index.parquet")
+    where = replace(place, data_root=str(tmp_path / "data"))
+    both = open_silently(replace(config, source="table:north", target="table:south"), where)
+    alone = open_silently(replace(config, target="synthetic_b"), replace(place))
+    np.testing.assert_array_equal(both.truth, alone.truth)
+    source = RUNS["source-demo"]
+    source = replace(source, **{name: getattr(config, name) for name in ("height", "width")})
+    found = open_silently(replace(source, source="table:north", target="table:south"), where)
+    assert found.tables.keys() == {"source", "target"}
+    assert found.manifest["data.source"].startswith("table: ")

@@ -1,7 +1,9 @@
 """Images in object storage: the pixels are those on disk, through faults; words for failures."""
 
 import os
+import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from reid.data.decoding import UndecodableImages
 from reid.data.encoded_store import EncodedStore
 from reid.data.index import build_index
 from reid.data.pack import pack
+from reid.data.staging import Staging, stage
 from reid.types import Dataset, Split
 
 H, W = 8, 4
@@ -101,6 +104,85 @@ def test_a_changed_object_is_decoded_anew(dataset, tmp_path, s3):
     after = pixels(split, tmp_path / "cache")
     np.testing.assert_array_equal(after[[0, 2, 3]], before[[0, 2, 3]])
     np.testing.assert_array_equal(after[1], pixels(dataset.gallery, tmp_path / "cache")[1])
+
+
+def over_budget(split: Split, cache: Path, room: int) -> EncodedStore:
+    """Open images that are to stay encoded, with room for copies of some bytes."""
+    store = open_pixels(split.path, height=H, width=W, cache_dir=cache, budget_bytes=room)
+    assert isinstance(store, EncodedStore)
+    return store
+
+
+def test_objects_that_stay_encoded_are_read_once_from_the_server(dataset, tmp_path, s3):
+    upload(dataset, s3.bucket)
+    split = load("table", s3.bucket).train
+    rows, cache = np.arange(len(split)), tmp_path / "cache"
+    sizes = [Path(path).stat().st_size for path in dataset.train.path]
+    room = sum(sizes[:20])  # of thirty
+    expected = pixels(dataset.train, cache)
+    copies = stage(split.path.tolist(), folder=cache / "copies", room_bytes=room).copies
+    assert list(copies) == split.path[:20].tolist()
+    store = EncodedStore(split.path, height=H, width=W, staging=Staging(copies=copies))
+    np.testing.assert_array_equal(store.read(rows), expected)
+    before = s3.num_requests()
+    np.testing.assert_array_equal(store.read(rows[:20]), expected[:20])
+    assert s3.num_requests() == before
+    np.testing.assert_array_equal(store.read(rows), expected)
+    assert s3.num_requests() - before == 2 * 10  # a size and the bytes
+    again = pickle.loads(pickle.dumps(store))
+    before = s3.num_requests()
+    assert [part.tobytes() for part in again.encoded(rows[:2])] == [
+        Path(path).read_bytes() for path in dataset.train.path[:2]
+    ]
+    assert s3.num_requests() == before
+
+
+def test_copies_of_shards_of_changed_objects_and_of_old_tables(dataset, tmp_path, s3):
+    pack(build_index(dataset), f"{s3.bucket}/packed")
+    split, cache = load("table", f"{s3.bucket}/packed").train, tmp_path / "cache"
+    store = over_budget(split, cache, len(split) * H * W * 3 - 1)
+    shard = files.divide(str(split.path[0]))[0]
+    assert not store.staging.copies  # the shard is larger than that room
+    room = 10**6
+    staging = stage(split.path.tolist(), folder=cache / "copies", room_bytes=room)
+    assert list(staging.copies) == [shard]
+    store = EncodedStore(split.path, height=H, width=W, staging=staging)
+    np.testing.assert_array_equal(
+        store.read(np.array([7, 0])), pixels(dataset.train, cache)[[7, 0]]
+    )
+    files.write(shard, files.read(shard) + b" ")
+    changed = stage(split.path.tolist(), folder=cache / "copies", room_bytes=room)
+    assert changed.copies[shard] != staging.copies[shard]
+    for number in range(12):
+        files.write(f"{s3.bucket}/{number}.png", b"x")
+        stage([f"{s3.bucket}/{number}.png"], folder=cache / "copies", room_bytes=room)
+    assert len(list((cache / "copies").iterdir())) == 8
+    assert not staging.copies[shard].exists()
+
+
+def test_threads_that_want_a_copy_at_once_make_one(dataset, tmp_path, s3):
+    upload(dataset, s3.bucket)
+    name = str(load("table", s3.bucket).query.path[0])
+    staging = stage([name], folder=tmp_path, room_bytes=10**6)
+    before = s3.num_requests()
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(staging.nearest, [name] * 8))
+    assert found == [str(staging.copies[name])] * 8
+    assert s3.num_requests() - before == 2
+    assert Path(found[0]).read_bytes() == Path(dataset.query.path[0]).read_bytes()
+    assert [file.name for file in Path(found[0]).parent.iterdir()] == [Path(found[0]).name]
+
+
+def test_a_missing_object_is_said_by_its_own_name(dataset, tmp_path, s3):
+    upload(dataset, s3.bucket)
+    split = load("table", s3.bucket).query
+    store = over_budget(split, tmp_path / "cache", 100)
+    staging = stage(split.path.tolist(), folder=tmp_path / "copies", room_bytes=10**6)
+    system, path = files.open_system(str(split.path[2]))
+    system.delete_file(path)
+    for holds in (store, EncodedStore(split.path, height=H, width=W, staging=staging)):
+        with pytest.raises(UndecodableImages, match=r"s3://bucket/images/query/02\.png \(no"):
+            holds.read(np.arange(4))
 
 
 def batches(split: Split) -> list[torch.Tensor]:
