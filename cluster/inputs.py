@@ -52,6 +52,11 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
             "share evenly; give a multiple with --num-identities"
         )
     target = open_data(*_place(config.target, where), where, show=show)
+    if not len(target.query):
+        raise ValueError(
+            f"{target.root} has no query and gallery images to test on: it can be a --source, not "
+            "a --target"
+        )
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
     num_identities = 0

@@ -15,8 +15,10 @@ from cluster.inputs import Inputs, cache_folder, open_inputs
 from cluster.storage import Folder
 from cluster.worker import BACKBONE, backbone_weights
 from reid.data.datasets import market1501
+from reid.data.datasets.reading import CountWarning
 from reid.data.datasets.table import write_table
 from reid.data.encoded_store import EncodedStore
+from reid.data.miniature import write_miniature
 from reid.recipes import RUNS, below
 
 Config = Callable[..., Any]
@@ -262,3 +264,13 @@ def test_two_tables_have_folders_of_their_own(
     found = open_silently(replace(source, source="table:north", target="table:south"), where)
     assert found.tables.keys() == {"source", "target"}
     assert found.manifest["data.source"].startswith("table: ")
+
+
+def test_a_target_without_a_test_split_is_refused(
+    config: Any, place: ClusterConfig, refused: Any, tmp_path: Path
+) -> None:
+    write_miniature("vehiclex", tmp_path / "data" / "vehiclex")
+    where = replace(place, data_root=str(tmp_path / "data"))
+    with pytest.warns(CountWarning):
+        words = refused(replace(config, target="vehiclex"), where)
+    assert "vehiclex has no query and gallery images to test on: it can be a --source" in words

@@ -144,10 +144,6 @@ def _make_split(
     columns: Mapping[str, np.ndarray], rows: Int64[np.ndarray, "n"], *, name: str, file: str
 ) -> Split:
     """Return the rows of one split, sorted by path."""
-    if not len(rows):
-        raise ValueError(
-            f"{file} has no rows of the split {name}; a data set needs {', '.join(SPLITS)}"
-        )
     path = columns["path"][rows]
     unique, times = np.unique(path, return_counts=True)
     if len(repeated := unique[times > 1]):
@@ -157,7 +153,7 @@ def _make_split(
         )
     rows = rows[np.argsort(path, kind="stable")]
     return Split(
-        path=np.array(columns["path"][rows].tolist()),  # as wide as this split's longest
+        path=np.array(columns["path"][rows].tolist(), dtype=str),  # as wide as this split's longest
         pid=columns["pid"][rows],
         camid=columns["camid"][rows],
         modality=_modality(columns["modality"][rows].tolist(), name, file),
@@ -168,6 +164,7 @@ def load(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
     """Read a table: a .csv or .parquet file, or the folder that holds index.parquet or index.csv.
 
     No image is opened. `strict` has no effect: own data has no published counts to differ from.
+    Without rows of query and gallery it is a data set to learn from only.
     Raises ValueError for a file that is no table, a missing column, an empty or wrong value, an
     unknown or empty split, images that are missing or twice in a split, and fewer than two training
     identities.
@@ -180,6 +177,12 @@ def load(root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
         raise ValueError(
             f"{file} has the split {shown([repr(name) for name in unknown])}: "
             f"expected {', '.join(SPLITS)}"
+        )
+    lacking = [name for name in SPLITS if name not in set(split.tolist())]
+    if lacking and lacking != ["query", "gallery"]:  # without both: a data set to learn from
+        raise ValueError(
+            f"{file} has no rows of the split {lacking[0]}; a data set needs train, and query and "
+            "gallery or neither"
         )
     path = [files.join(folder, name) for name in _strings(table, "path", file).tolist()]
     require_images(path, folder, source=file)

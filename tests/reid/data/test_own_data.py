@@ -195,7 +195,8 @@ def test_parquet_categories_are_names(tmp_path):
         (",7,", ",,", "has 1 rows without pid"),
         ("c.jpg", "d.jpg", r"1 of the 5 images .* lists are not in .*d\.jpg"),
         ("b.jpg", "./a.jpg", r"1 images more than once in the split train: .*/a\.jpg"),
-        ("c.jpg,gallery,0,0\n", "", "has no rows of the split gallery"),
+        ("c.jpg,gallery,0,0\n", "", "has no rows of the split gallery; .* and gallery or neither"),
+        (",train,", ",query,", "has no rows of the split train"),
         ("train,7", "train,3", None),
     ],
 )
