@@ -1,6 +1,6 @@
 """Clustering actors among themselves: each runs the whole algorithm, and `map` is one exchange.
 
-A Ray call costs milliseconds, an exchange over the actors' own process group a fraction of one;
+A Ray call costs milliseconds, an exchange over the actors' own connections a fraction of one;
 seeding takes thousands. Every actor works out the driver's part of the algorithm for itself, which
 is the same arithmetic on the same parts, so all of them hold the same result.
 """
@@ -9,23 +9,20 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from reid import dist
+from cluster.star import Star
 from reid.clustering.shards import Shard, ShardPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SPARE = 1.25  # room for the next result of the same function to be a little larger
-
 
 class GroupPool:
     """A `ShardPool` seen from one of its actors, which are the processes of its group."""
 
-    def __init__(self, shard: Shard, *, num_rows: int, num_features: int) -> None:
+    def __init__(self, shard: Shard, star: Star, *, num_rows: int, num_features: int) -> None:
         self.num_rows = num_rows
         self.num_features = num_features
-        self._shard = shard
-        self._room: dict[str, int] = {}
+        self._shard, self._star = shard, star
 
     def map(
         self, fn: Callable[Concatenate[Shard, P], T], *args: P.args, **kwargs: P.kwargs
@@ -39,11 +36,7 @@ class GroupPool:
             mine = True, fn(self._shard, *args, **kwargs)
         except Exception as error:
             mine = False, error
-        parts = dist.all_gather_bytes(
-            pickle.dumps(mine, protocol=pickle.HIGHEST_PROTOCOL),
-            room=self._room.get(fn.__name__, 0),
-        )
-        self._room[fn.__name__] = int(_SPARE * max(len(part) for part in parts))
+        parts = self._star.all_gather(pickle.dumps(mine, protocol=pickle.HIGHEST_PROTOCOL))
         results = [pickle.loads(part) for part in parts]
         for fine, value in results:
             if not fine:

@@ -9,6 +9,7 @@ import ray
 from jaxtyping import Float32
 
 from cluster.group import GroupPool
+from cluster.star import Star
 from reid import dist
 from reid.clustering.shards import LocalShardPool, Shard, ShardPool
 
@@ -53,6 +54,7 @@ class ShardActor:
         self._loadings: dict[str, _Loading] = {}
         self._meetings: dict[tuple[Token, int], Any] = {}
         self._joined: tuple[Token, int] | None = None
+        self._star: Star | None = None
 
     def node_id(self) -> str:
         """Return the id of the node the actor runs on."""
@@ -122,9 +124,14 @@ class ShardActor:
         if size == 1:
             return fn(LocalShardPool([shard], **sizes), *args, **kwargs)
         if self._joined != (about.token, size):
-            dist.join(about.address, rank=rank, size=size, timeout_s=about.timeout_s)
+            if self._star is not None:
+                self._star.close()
+            at: Any = {"rank": rank, "size": size, "timeout_s": about.timeout_s}
+            store = dist.join(about.address, **at)
+            self._star = Star(store, ray.util.get_node_ip_address(), **at)
             self._joined = about.token, size
-        result = fn(GroupPool(shard, **sizes), *args, **kwargs)
+        assert self._star is not None
+        result = fn(GroupPool(shard, self._star, **sizes), *args, **kwargs)
         return result if rank == 0 else None
 
     def _shard(self, key: str, token: Token) -> Shard:

@@ -91,7 +91,6 @@ class PeerLost(RuntimeError):  # noqa: N818 (says what happened, not only that i
 
 
 _c10d: Any = dist  # names that torch does not export to type checkers
-_HEAD = 8  # bytes that hold the length of what follows
 
 
 def open_meeting(host: str) -> Any:
@@ -102,10 +101,11 @@ def open_meeting(host: str) -> Any:
     return _c10d.TCPStore(host, 0, is_master=True, wait_for_workers=False)
 
 
-def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) -> None:
+def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) -> Any:
     """Leave the group this process may be in and meet `size` processes on the CPU, as `rank`.
 
-    `timeout_s` seconds are given to the meeting and to each later exchange. Raises PeerLost.
+    Returns what they met at, where all can `get` what one `set`. `timeout_s` seconds are given to
+    the meeting and to each later exchange. Raises PeerLost.
     """
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -115,24 +115,14 @@ def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) ->
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timeout)
     except RuntimeError as error:
         raise PeerLost(f"process {rank} of {size} met nobody at {address}: {error}") from error
+    return store
 
 
-def all_gather_bytes(data: bytes, *, room: int) -> list[bytes]:
-    """Return every process's bytes in rank order.
+def all_gather_padded(data: bytes, *, length: int) -> list[bytes]:
+    """Return every process's bytes in rank order, each with zeros up to `length`.
 
-    `room` is how many bytes each probably brings, the same number on all: more need a second
-    exchange. Raises PeerLost.
+    Raises PeerLost.
     """
-    head = len(data).to_bytes(_HEAD, "little")
-    parts = _exchange(head + (data if len(data) <= room else b""), length=_HEAD + room)
-    sizes = [int.from_bytes(part[:_HEAD], "little") for part in parts]
-    if max(sizes) <= room:
-        return [part[_HEAD : _HEAD + size] for part, size in zip(parts, sizes, strict=True)]
-    parts = _exchange(data, length=max(sizes))
-    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
-
-
-def _exchange(data: bytes, *, length: int) -> list[bytes]:
     mine = torch.zeros(length, dtype=torch.uint8)
     mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
     parts = [torch.empty_like(mine) for _ in range(world_size())]

@@ -165,13 +165,13 @@ def results_of_several_sizes(pool: ShardPool) -> list[list[int]]:
     def numbers(shard: Shard, count: int) -> list[int]:
         return [shard.start] * count
 
-    return [row for count in (1, 5000, 2) for row in pool.map(numbers, count)]
+    return [row for count in (1, 50_000, 2) for row in pool.map(numbers, count)]
 
 
 def test_an_exchange_brings_results_of_any_size_in_shard_order(actors: list[Any]) -> None:
     send(actors, view(0), "global", TOKEN)
     found = pool_of(actors, "global", TOKEN).run(results_of_several_sizes)
-    assert found == [[start] * count for count in (1, 5000, 2) for start in (0, 1024, 2048)]
+    assert found == [[start] * count for count in (1, 50_000, 2) for start in (0, 1024, 2048)]
 
 
 def test_an_error_on_one_shard_is_raised_and_the_pool_goes_on(actors: list[Any]) -> None:
