@@ -14,13 +14,14 @@ from cluster.storage import Folder
 from reid import dist
 from reid.checkpoint import RunState, to_bytes
 from reid.clustering import ShardPool
+from reid.clustering.guards import check_features, check_labels
 from reid.clustering.health import health
 from reid.data.steps import ImageStore
 from reid.evaluate import Evaluation
 from reid.extract import extract, rank_rows
 from reid.fit import Labelling
 from reid.recipes.contract import Recipe
-from reid.types import Report
+from reid.types import PseudoLabels, Report
 
 BEST = "best.pt"
 """the state after the best round, kept where the run selects by `oracle`"""
@@ -49,12 +50,14 @@ class RunHooks:
         *,
         pixels: ImageStore,
         truth: NDArray[np.int64],
+        camid: NDArray[np.int64],
         device: torch.device,
         num_rounds: int,
         keep_best: bool,
     ) -> None:
         self.run, self.link, self.keep_best = run, link, keep_best
-        self.pixels, self.truth, self.device = pixels, truth, device
+        self.pixels, self.device = pixels, device
+        self.truth, self.camid = truth, camid
         self.round, self.num_rounds = 0, num_rounds
 
     def label(self, recipe: Recipe, round: int) -> Labelling:
@@ -119,17 +122,53 @@ class RunHooks:
         def solve(pools: Mapping[str, ShardPool]) -> None:
             self.progress("cluster", 0, 1)
             started = time.perf_counter()
-            found = recipe.label(pools, round=round)
-            seconds["cluster"] = time.perf_counter() - started
-            before = labels.committed(self.run, round - 1) if round else None
-            figures = {
-                view: health(
-                    value.labels,
-                    truth=self.truth,
-                    previous=before.labels[view].labels if before else None,
-                )
-                for view, value in found.items()
-            }
+            found = _clustered(recipe, pools, round=round)
+            clustered = time.perf_counter()
+            figures = self._health(found, pools, round=round)
+            seconds["cluster"] = clustered - started
+            seconds["health"] = time.perf_counter() - clustered
             labels.commit(self.run, round, Labelling(labels=found, seconds=seconds, health=figures))
+            self.progress("cluster", 1, 1, note=_note(figures))
 
         self.link.cluster(features, rows=rows, num_rows=num_rows, round=round, solve=solve)
+
+    def _health(
+        self,
+        found: Mapping[str, PseudoLabels],
+        pools: Mapping[str, ShardPool],
+        *,
+        round: int,
+    ) -> dict[str, dict[str, float]]:
+        """Return the figures of each view, here because the rows are still in the pools."""
+        before = labels.committed(self.run, round - 1) if round else None
+        return {
+            view: health(
+                value,
+                pool=pools[view],
+                camid=self.camid,
+                truth=self.truth,
+                previous=before.labels[view].labels if before else None,
+            )
+            for view, value in found.items()
+        }
+
+
+def _clustered(
+    recipe: Recipe, pools: Mapping[str, ShardPool], *, round: int
+) -> dict[str, PseudoLabels]:
+    """Return the recipe's labels between the guard rails: ValueError for what cannot train."""
+    names = {view: f"round {round}, view {view}" for view in pools}
+    for view, pool in pools.items():
+        check_features(pool, name=names[view])
+    found = recipe.label(pools, round=round)
+    drawn = {draw.labels: draw.num_identities for draw in recipe.draws}
+    for view, value in found.items():
+        check_labels(value.labels, name=names[view], num_identities=drawn.get(view, 2))
+    return found
+
+
+def _note(figures: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a few words on the first view's clusters."""
+    first = next(iter(figures.values()))
+    note = f"{first['num_clusters']:.0f} clusters, {first['num_outliers']:.0f} outliers"
+    return f"{note}, silhouette {first['silhouette']:.2f}" if "silhouette" in first else note

@@ -124,6 +124,7 @@ def round_row(row: dict[str, Any]) -> dict[str, Any]:
         "round": row["round"],
         "num_clusters": int(health.get("num_clusters", 0)),
         "ari": health.get("ari"),
+        "health": health,
         "mAP": scores.get("mAP"),
         "rank1": scores.get("rank1"),
         "seconds": row["seconds"],

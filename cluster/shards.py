@@ -98,7 +98,7 @@ def send_features(
     rows are completed by the rank that sends row 0. ValueError as for `as_rows` and for rows beyond
     the table; ShardLost and TimeoutError as for `RayShardPool.map`.
     """
-    rows = as_rows(features)
+    rows = as_rows(features, start=start)
     if start < 0 or start + len(rows) > num_rows:
         raise ValueError(f"rows {start} to {start + len(rows)} are outside a table of {num_rows}")
     nodes = _nodes(actors, timeout_s)

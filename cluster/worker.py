@@ -62,6 +62,7 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
         link,
         pixels=data.tables["target"].store,
         truth=data.truth,
+        camid=data.tables["target"].camid,
         device=device,
         num_rounds=job.config.num_rounds,
         keep_best=job.config.selection == "oracle",

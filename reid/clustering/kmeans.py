@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
+from reid.clustering.guards import check_distinct
 from reid.clustering.lloyd import KMeansResult, lloyd
 from reid.clustering.shards import BLOCK, Shard, ShardPool
 
@@ -65,6 +66,7 @@ def kmeans(
     if isinstance(init, str) and init != "greedy":
         raise ValueError(f"init is {init!r}: expected 'greedy' or an array of centres")
     _check_num_clusters(num_clusters, pool.num_rows)
+    check_distinct(pool, num_clusters)
     return pool.run(_kmeans, num_clusters, seed=seed, max_iterations=max_iterations, init=init)
 
 

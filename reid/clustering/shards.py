@@ -107,12 +107,13 @@ def shard_bounds(num_rows: int, num_shards: int) -> list[tuple[int, int]]:
 
 
 def as_rows(
-    features: Float[np.ndarray, "..."] | Float[Tensor, "..."],
+    features: Float[np.ndarray, "..."] | Float[Tensor, "..."], *, start: int = 0
 ) -> Float32[np.ndarray, "N D"]:
     """Return features (N,D) of any device and float type as C-contiguous float32 numpy rows.
 
     No copy when they are that already. ValueError when they are not two-dimensional or a value is
-    NaN or infinite: one such row would poison every centre.
+    NaN or infinite: one such row would poison every centre. `start` is the first one's row in the
+    table, for that message.
     """
     if features.ndim != 2:
         raise ValueError(
@@ -122,14 +123,17 @@ def as_rows(
     if isinstance(features, Tensor):
         features = features.detach().to("cpu", torch.float32).numpy()
     rows = np.ascontiguousarray(features, dtype=np.float32)
-    for low in range(0, len(rows), BLOCK):  # by blocks: the mask stays small beside the features
-        finite = np.isfinite(rows[low : low + BLOCK]).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"features of row {low + int(finite.argmin())} hold NaN or infinity in float32: "
-                "the network that made them diverged or overflowed; lower its learning rate or "
-                "extract in float32"
-            )
+    bad = [  # by blocks: the mask stays small beside the features
+        low + np.flatnonzero(~np.isfinite(rows[low : low + BLOCK]).all(axis=1))
+        for low in range(0, len(rows), BLOCK)
+    ]
+    if any(map(len, bad)):
+        faulty = np.concatenate(bad)
+        raise ValueError(
+            f"features of {len(faulty)} of {len(rows)} rows hold NaN or infinity in float32, row "
+            f"{start + faulty[0]} the first: the network that made them diverged or overflowed; "
+            "lower its learning rate or extract in float32"
+        )
     return rows
 
 

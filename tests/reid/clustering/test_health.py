@@ -1,64 +1,86 @@
-"""Figures of a clustering, against scikit-learn and counting by hand."""
+"""Figures of a clustering: which there are, and that they are those of their functions."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from reid.clustering.health import health
-from reid.types import OUTLIER
+from reid.clustering import split
+from reid.clustering.health import FIGURES, health
+from reid.clustering.partitions import mixing, purity
+from reid.clustering.scores import scores
+from reid.types import OUTLIER, PseudoLabels
 
 
-def test_counts_of_a_clustering_written_down():
+def labelled(labels: np.ndarray) -> PseudoLabels:
+    """Return labels whose centres nobody asks for."""
+    return PseudoLabels(labels=labels, centers=np.zeros((labels.max() + 1, 1), dtype=np.float32))
+
+
+def test_counts_of_a_clustering_written_down() -> None:
     labels = np.array([0, 0, 0, 3, 3, 5, OUTLIER, OUTLIER])
-    assert health(labels) == {
+    assert health(labelled(labels)) == {
         "num_clusters": 3.0,
         "num_outliers": 2.0,
-        "largest_cluster": 3 / 6,  # of the six that have a cluster
         "singletons": 1.0,
+        "smallest_size": 1.0,
+        "median_size": 2.0,
+        "largest_size": 3.0,
+        "largest_cluster": 3 / 6,  # of the six that have a cluster
     }
 
 
-def test_agreements_are_scikit_learns():
+def test_figures_are_those_of_their_functions() -> None:
     rng = np.random.default_rng(0)
-    labels, truth, previous = rng.integers(-1, 9, (3, 200))
-    found = health(labels, truth=truth, previous=previous)
-    assert found["ari"] == pytest.approx(adjusted_rand_score(truth, labels))
-    assert found["stability"] == pytest.approx(adjusted_rand_score(previous, labels))
-    sizes = {k: int((labels == k).sum()) for k in range(9)}
-    assert found["largest_cluster"] == max(sizes.values()) / sum(sizes.values())
-    assert found["num_outliers"] == 200 - sum(sizes.values())
+    labels, truth, previous, camid = rng.integers(-1, 9, (4, 200))
+    features = rng.standard_normal((200, 5)).astype(np.float32)
+    centers = np.stack([features[labels == label].mean(axis=0) for label in range(9)])
+    found = PseudoLabels(labels=labels, centers=centers)
+    pool = split(features, 1)
+    figures = health(found, pool=pool, camid=camid, truth=truth, previous=previous)
+    assert figures["ari"] == pytest.approx(adjusted_rand_score(truth, labels))
+    assert figures["nmi"] == pytest.approx(normalized_mutual_info_score(truth, labels))
+    assert figures["purity"] == purity(labels, truth)
+    assert figures["stability"] == pytest.approx(adjusted_rand_score(previous, labels))
+    assert figures["camera_mixing"] == mixing(labels, camid)
+    assert figures.items() >= scores(pool, found).items()
+    sizes = [int((labels == k).sum()) for k in range(9)]
+    assert figures["largest_cluster"] == max(sizes) / sum(sizes)
+    assert figures["median_size"] == np.median(sizes)
+    assert figures["num_outliers"] == 200 - sum(sizes)
 
 
-def pairs_ari(first, second):
-    """Return the adjusted Rand index by counting pairs, from its definition (Hubert, Arabie)."""
-    upper = np.triu_indices(len(first), 1)
-    a = (first[:, None] == first[None])[upper]
-    b = (second[:, None] == second[None])[upper]
-    expected = a.sum() * b.sum() / len(a)
-    return ((a & b).sum() - expected) / ((a.sum() + b.sum()) / 2 - expected)
+def test_every_figure_has_its_meaning_written_down() -> None:
+    features = np.random.default_rng(1).standard_normal((40, 3)).astype(np.float32)
+    labels = np.arange(40) % 4
+    centers = np.stack([features[labels == label].mean(axis=0) for label in range(4)])
+    figures = health(
+        PseudoLabels(labels=labels, centers=centers),
+        pool=split(features, 1),
+        camid=np.arange(40) % 3,
+        truth=labels,
+        previous=labels,
+    )
+    assert figures.keys() == FIGURES.keys()
 
 
-def test_ari_by_counting_pairs():
-    rng = np.random.default_rng(1)
-    labels, truth = rng.integers(0, 4, (2, 60))
-    assert health(labels, truth=truth)["ari"] == pytest.approx(pairs_ari(labels, truth))
-
-
-def test_agreement_does_not_depend_on_the_clusters_numbers():
+def test_agreement_does_not_depend_on_the_clusters_numbers() -> None:
     labels = np.repeat(np.arange(5), 4)
-    found = health(labels, truth=4 - labels, previous=labels)
-    assert (found["ari"], found["stability"]) == (1.0, 1.0)
+    found = health(labelled(labels), truth=4 - labels, previous=labels)
+    assert (found["ari"], found["nmi"], found["purity"], found["stability"]) == (1, 1, 1, 1)
 
 
-def test_nothing_but_outliers():
-    found = health(np.full(7, OUTLIER))
+def test_nothing_but_outliers() -> None:
+    labels = np.full(7, OUTLIER)
+    found = health(labelled(labels), truth=np.arange(7), camid=np.arange(7))
     assert found == {
         "num_clusters": 0.0,
         "num_outliers": 7.0,
-        "largest_cluster": 0.0,
         "singletons": 0.0,
+        "ari": 0.0,
+        "nmi": 0.0,
     }
 
 
-def test_agreements_appear_only_where_asked_for():
-    assert not {"ari", "stability"} & health(np.array([0, 1])).keys()
+def test_figures_appear_only_where_asked_for() -> None:
+    asked = {"ari", "nmi", "purity", "stability", "silhouette", "camera_mixing"}
+    assert not asked & health(labelled(np.array([0, 1]))).keys()

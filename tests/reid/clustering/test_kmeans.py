@@ -5,6 +5,7 @@ import pytest
 from sklearn.cluster import KMeans, kmeans_plusplus
 
 from reid.clustering import greedy_kmeans_plusplus, kmeans, nearest_centers, split
+from reid.clustering.lloyd import lloyd
 from reid.clustering.shards import LocalShardPool
 
 SHARDS = [2, 3, 5]
@@ -199,10 +200,14 @@ def test_fewer_distinct_rows_than_clusters_are_refused(scale: float) -> None:
     message = "num_clusters is 9 but the 2100 rows hold only 7 distinct ones"
     with pytest.raises(ValueError, match=message):
         kmeans(split(features, 2), 9, seed=0)
+    with pytest.raises(ValueError, match=message):
+        greedy_kmeans_plusplus(split(features, 2), 9, seed=0)
     generator = np.random.Generator(np.random.Philox(0))
     init = np.concatenate([distinct, distinct[:2] + scale * generator.normal(size=(2, 50))])
     with pytest.raises(ValueError, match=message):
         kmeans(split(features, 2), 9, seed=0, init=init)
+    with pytest.raises(ValueError, match=message):
+        lloyd(split(features, 2), init.astype(np.float32), max_iterations=100)
 
 
 def test_an_init_that_does_not_fit_is_refused() -> None:

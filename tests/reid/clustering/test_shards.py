@@ -59,12 +59,13 @@ def test_rows_of_a_tensor(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     features = np.ones((3000, 4))
-    features[2049, 3] = value
-    with (
-        np.errstate(over="ignore"),  # 1e39 is too large for float32
-        pytest.raises(ValueError, match="row 2049 hold NaN or infinity"),
-    ):
-        split(features, 2)
+    features[[2049, 2050, 2999], [3, 0, 1]] = value
+    message = "features of 3 of 3000 rows hold NaN or infinity in float32, row %d the first"
+    with np.errstate(over="ignore"):  # 1e39 is too large for float32
+        with pytest.raises(ValueError, match=message % 2049):
+            split(features, 2)
+        with pytest.raises(ValueError, match=message % 7049):  # a part of a table
+            as_rows(features, start=5000)
 
 
 @pytest.mark.parametrize("shape", [(6,), (2, 3, 1)])

@@ -1,0 +1,1 @@
+"""What `jobs.plan` estimates: work by formula, rates of hardware, and both together."""
