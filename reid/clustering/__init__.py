@@ -1,8 +1,10 @@
 """Pseudo-labels: clustering of features over a pool of shards."""
 
-from reid.clustering.kmeans import greedy_kmeans_plusplus, kmeans
+from reid.clustering.assignment import nearest_centers
+from reid.clustering.hierarchy import hierarchical_kmeans
+from reid.clustering.kmeans import kmeans, kmeans_sweep
 from reid.clustering.lloyd import KMeansResult
-from reid.clustering.nearest import nearest_centers
+from reid.clustering.seeding import greedy_kmeans_plusplus
 from reid.clustering.shards import (
     BLOCK,
     LocalShardPool,
@@ -12,6 +14,7 @@ from reid.clustering.shards import (
     shard_bounds,
     split,
 )
+from reid.clustering.warm import warm_centers
 
 __all__ = [
     "BLOCK",
@@ -21,8 +24,11 @@ __all__ = [
     "ShardPool",
     "as_rows",
     "greedy_kmeans_plusplus",
+    "hierarchical_kmeans",
     "kmeans",
+    "kmeans_sweep",
     "nearest_centers",
     "shard_bounds",
     "split",
+    "warm_centers",
 ]
