@@ -24,6 +24,9 @@ from torch.nn import functional as F
 from reid.clustering.shards import Shard
 from reid.compiled import compiled
 
+CODED = "coded_rows"
+"""Where a shard keeps its rows with their codes."""
+
 _LARGEST = 127
 _SMALLEST = np.float32(1e-30)  # of coordinates: a step has an inverse
 _WITHOUT_SIGN = np.int32(0x7FFFFFFF)
@@ -31,7 +34,6 @@ _LANES = 64
 _SAMPLE = 256  # rows whose mean becomes the shift: any shift will do, a central one is tight
 _ROUNDING = 2.0**-17  # of squared distances of points worked out in float32; see `Codes.error`
 _MAX_FEATURES = 2**31 // _LARGEST**2  # beyond, a product could need more than 32 bits
-_CODED = "coded_rows"
 _ALIGNMENT = 32  # a GPU multiplies 8-bit matrices whose sizes are multiples of this
 
 Values = Int8[np.ndarray, "n D"] | Float32[np.ndarray, "n D"] | Int8[Tensor, "n D"]
@@ -90,9 +92,9 @@ class CodedRows:
 
 def coded_rows(shard: Shard) -> CodedRows:
     """Return a shard's rows with their codes, which are made once and kept with it."""
-    if _CODED not in shard.state:
-        shard.state[_CODED] = code_rows(np.asarray(shard.features))
-    coded: CodedRows = shard.state[_CODED]
+    if CODED not in shard.state:
+        shard.state[CODED] = code_rows(np.asarray(shard.features))
+    coded: CodedRows = shard.state[CODED]
     return coded
 
 
@@ -120,7 +122,7 @@ def _code(
     features: Float32[np.ndarray, "n D"], shift: Float32[np.ndarray, "D"], *, form: str
 ) -> CodedRows:
     if form == "float32":
-        codes = _uncoded(features)
+        codes, shift = _uncoded(features), np.zeros_like(shift)
     else:
         codes = _quantized(features, shift)
         if form != "int8":

@@ -24,5 +24,4 @@ def faiss_kmeans(
         max_points_per_centroid=len(rows),
     )
     search.train(rows, init_centroids=centers)
-    found: np.ndarray = search.centroids
-    return found
+    return np.asarray(search.centroids)
