@@ -1,12 +1,13 @@
 """Pseudo-labels: clustering of features over a pool of shards."""
 
 from reid.clustering.agreement import cross_agreement
+from reid.clustering.assignment import nearest_centers
 from reid.clustering.dbscan import dbscan
+from reid.clustering.hierarchy import hierarchical_kmeans
 from reid.clustering.jaccard import camera_jaccard_distance, jaccard_distance
-from reid.clustering.kmeans import greedy_kmeans_plusplus, kmeans
+from reid.clustering.kmeans import kmeans, kmeans_sweep
 from reid.clustering.listing import Neighbors
 from reid.clustering.lloyd import KMeansResult
-from reid.clustering.nearest import nearest_centers
 from reid.clustering.neighbors import nearest_neighbors
 from reid.clustering.reliability import (
     Reliability,
@@ -14,6 +15,7 @@ from reid.clustering.reliability import (
     reliability,
     self_paced_labels,
 )
+from reid.clustering.seeding import greedy_kmeans_plusplus
 from reid.clustering.shards import (
     BLOCK,
     LocalShardPool,
@@ -23,6 +25,7 @@ from reid.clustering.shards import (
     shard_bounds,
     split,
 )
+from reid.clustering.warm import warm_centers
 
 __all__ = [
     "BLOCK",
@@ -38,12 +41,15 @@ __all__ = [
     "cross_agreement",
     "dbscan",
     "greedy_kmeans_plusplus",
+    "hierarchical_kmeans",
     "jaccard_distance",
     "kmeans",
+    "kmeans_sweep",
     "nearest_centers",
     "nearest_neighbors",
     "reliability",
     "self_paced_labels",
     "shard_bounds",
     "split",
+    "warm_centers",
 ]

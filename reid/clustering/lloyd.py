@@ -1,19 +1,24 @@
 """Lloyd's iterations over a pool of shards.
 
-Legend: N rows, n rows of one shard, D feature dimensions, K clusters, m replacement rows.
+An iteration costs what changes in it: rows meet the centres that moved (`assignment.follow`), and
+the sums of clusters are corrected by the rows that came and went, exactly (`_grid_exponent`).
+
+Legend: N rows, n rows of one shard, D feature dimensions, K clusters, t clusters touched on one
+shard, m replacement rows, e entries of rows that came or went.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float32, Float64, Int64
 
-from reid.clustering.nearest import nearest_centers
+from reid.clustering.assignment import NOTHING, Assignment, follow, nothing_found
+from reid.clustering.codes import coded_rows
 from reid.clustering.shards import Shard, ShardPool
+from reid.compiled import compiled
 
-_LABELS = "lloyd.labels"
+_STATE = "lloyd"
 
 # A squared distance to the centre below this share of the row's squared norm is the rounding of the
 # centre to float32 (2^-24 per coordinate, so 2^-48 when squared; a factor of 16 to spare).
@@ -35,59 +40,80 @@ class KMeansResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Moments:
-    """What one shard adds to the next centres: `counts` (K,) rows, `sums` (K,D) in grid steps."""
+class _Change:
+    """What one shard's new labels change: of some `clusters` (t,), `counts` (t,) and sums.
+
+    `sums` (t,D) are in steps of the grid.
+    """
 
     num_changed: int
-    counts: Int64[np.ndarray, "K"]
-    sums: Float64[np.ndarray, "K D"]
+    clusters: Int64[np.ndarray, "t"]
+    counts: Int64[np.ndarray, "t"]
+    sums: Float64[np.ndarray, "t D"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Far:
     """The rows of one shard farthest from their centres, the farthest first."""
 
-    dist_sq: Float64[np.ndarray, "m"]
+    dist_sq: Float32[np.ndarray, "m"]
     features: Float32[np.ndarray, "m D"]
 
 
 def lloyd(
-    pool: ShardPool, centers: Float32[np.ndarray, "K D"], *, max_iterations: int
+    pool: ShardPool,
+    centers: Float32[np.ndarray, "K D"],
+    *,
+    max_iterations: int,
+    tolerance: float = 0.0,
 ) -> KMeansResult:
     """Move centres (K,D) to the means of their nearest rows until no label changes.
 
     A cluster without rows is re-seeded with the row farthest from its own centre (of equals the
     lowest row; several at once in the order of their clusters). On convergence the centres are the
-    means of their rows. When `max_iterations` ends the search instead, the labels are still the
-    nearest of the returned centres, which are then the means of the assignment before.
-    Centres and labels are bit-identical for any number of shards. ValueError when fewer distinct
-    rows than clusters show up as clusters that cannot be filled.
+    means of their rows. When `max_iterations` ends the search instead, or no more than a share
+    `tolerance` of the rows changes its label, the labels are still the nearest of the returned
+    centres, which are then the means of the assignment before.
+    Bit-identical for any number of shards and on any processor. ValueError when fewer distinct rows
+    than clusters show up as clusters that cannot be filled.
 
     Source: Lloyd 1982, "Least squares quantization in PCM", section on Method I.
     """
     if max_iterations < 1:
         raise ValueError(f"max_iterations is {max_iterations}: at least one is needed")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance is {tolerance}: a share of rows from 0 to below 1")
     exponent = _grid_exponent(max(pool.map(_begin)), pool.num_rows)
+    centers = centers.copy()
+    counts = np.zeros(len(centers), dtype=np.int64)
+    sums = np.zeros(centers.shape)
+    moved = np.arange(len(centers))
     iterations = 0
     while iterations < max_iterations:
         iterations += 1
-        moments = pool.map(_assign, centers, exponent)
-        counts = np.sum([part.counts for part in moments], axis=0)
-        if counts.all() and not any(part.num_changed for part in moments):
+        changes = pool.map(_assign, centers, moved, exponent)
+        for change in changes:
+            counts[change.clusters] += change.counts
+            sums[change.clusters] += change.sums
+        num_changed = sum(change.num_changed for change in changes)
+        if counts.all() and num_changed <= tolerance * pool.num_rows:
             break
-        sums = np.sum([part.sums for part in moments], axis=0)
-        means = np.ldexp(sums, exponent) / np.maximum(counts, 1)[:, None]
-        empty = np.flatnonzero(counts == 0)
+        touched = np.unique(np.concatenate([change.clusters for change in changes]))
+        filled, empty = touched[counts[touched] > 0], np.flatnonzero(counts == 0)
+        replaced = np.concatenate([filled, empty])
+        means = np.ldexp(sums[filled], exponent) / counts[filled, None]
+        new = means.astype(np.float32)
         if len(empty):
-            means[empty] = _farthest(pool, centers, len(empty))
-        centers = means.astype(np.float32)
+            new = np.concatenate([new, _farthest(pool, len(centers), len(empty))])
+        moved = np.sort(replaced[(new != centers[replaced]).any(axis=1)])
+        centers[replaced] = new
     else:
-        pool.map(_assign, centers, exponent)
-    labels, inertia = zip(*pool.map(_finish, centers), strict=True)
+        pool.map(_assign, centers, moved, exponent)
+    labels, dist_sq = zip(*pool.map(_finish), strict=True)
     return KMeansResult(
         centers=centers,
         labels=np.concatenate(labels),
-        inertia=float(np.concatenate(inertia).sum()),
+        inertia=float(np.concatenate(dist_sq).sum(dtype=np.float64)),
         iterations=iterations,
     )
 
@@ -96,23 +122,21 @@ def _grid_exponent(magnitude: float, num_rows: int) -> int:
     """Return the power of two of a grid on which sums of all rows are exact in float64.
 
     With |x| <= `magnitude` < 2^e and N < 2^b rows, multiples of 2^(e+b-53) add up to less than 2^53
-    steps: no addition rounds, so the order of rows and shards does not matter. A value moves by at
-    most 2^(b-54) of 2^e, which is below float32's own rounding for every table that fits a cluster.
+    steps: no addition rounds, so the order of rows and shards does not matter, and rows can be
+    taken out again. A value moves by at most 2^(b-54) of 2^e, which is below float32's own rounding
+    for every table that fits a cluster.
     """
     return math.frexp(magnitude)[1] + num_rows.bit_length() - 53
 
 
-def _farthest(
-    pool: ShardPool, centers: Float32[np.ndarray, "K D"], count: int
-) -> Float32[np.ndarray, "m D"]:
-    parts = pool.map(_far_rows, centers, count)
+def _farthest(pool: ShardPool, num_clusters: int, count: int) -> Float32[np.ndarray, "m D"]:
+    parts = pool.map(_far_rows, count)
     dist_sq = np.concatenate([part.dist_sq for part in parts])
     order = np.argsort(-dist_sq, kind="stable")[:count]  # parts in row order: lowest row of equals
     if dist_sq[order[0]] == 0:
-        distinct = len(centers) - count
         raise ValueError(
-            f"num_clusters is {len(centers)} but the {pool.num_rows} rows hold only {distinct} "
-            "distinct ones: choose at most that many clusters"
+            f"num_clusters is {num_clusters} but the {pool.num_rows} rows hold only "
+            f"{num_clusters - count} distinct ones: choose at most that many clusters"
         )
     return np.concatenate([part.features for part in parts])[order]
 
@@ -122,48 +146,66 @@ def _farthest(
 
 def _begin(shard: Shard) -> float:
     """Start without labels; return the largest absolute value of the features."""
-    shard.state[_LABELS] = np.full(len(shard.features), -1, dtype=np.int64)
+    shard.state[_STATE] = nothing_found(len(shard.features))
     return max(
         (float(np.abs(shard.features[block]).max()) for block in shard.blocks()), default=0.0
     )
 
 
-def _assign(shard: Shard, centers: Float32[np.ndarray, "K D"], exponent: int) -> _Moments:
+def _assign(
+    shard: Shard,
+    centers: Float32[np.ndarray, "K D"],
+    moved: Int64[np.ndarray, "m"],
+    exponent: int,
+) -> _Change:
     """Label each row with its nearest centre; return what the next centres need."""
-    labels = nearest_centers(shard.features, centers)
-    num_changed = int(np.count_nonzero(labels != shard.state[_LABELS]))
-    shard.state[_LABELS] = labels
-    sums = torch.zeros(centers.shape, dtype=torch.float64)
+    found: Assignment = shard.state[_STATE]
+    before = found.label.copy()
+    follow(coded_rows(shard), centers, moved, found)
+    came = np.flatnonzero(found.label != before)
+    went = came[before[came] != NOTHING]
+    row = np.concatenate([came, went])
+    cluster = np.concatenate([found.label[came], before[went]])
+    sign = np.repeat([1.0, -1.0], [len(came), len(went)])
+    order = np.argsort(cluster, kind="stable")  # so that a cluster's sum stays in the cache
+    clusters, place = np.unique(cluster[order], return_inverse=True)
+    sums = np.zeros((len(clusters), centers.shape[1]))
+    steps_per_unit = math.ldexp(1.0, -exponent)
+    _add_rows(np.asarray(shard.features), row[order], place, sign[order], steps_per_unit, sums)
+    return _Change(
+        num_changed=len(came),
+        clusters=clusters,
+        counts=np.bincount(place, sign[order], len(clusters)).astype(np.int64),
+        sums=sums,
+    )
+
+
+@compiled
+def _add_rows(
+    features: Float32[np.ndarray, "n D"],
+    row: Int64[np.ndarray, "e"],
+    place: Int64[np.ndarray, "e"],
+    sign: Float64[np.ndarray, "e"],
+    steps_per_unit: float,
+    sums: Float64[np.ndarray, "t D"],
+) -> None:
+    for entry in range(len(row)):
+        values, total, weight = features[row[entry]], sums[place[entry]], sign[entry]
+        for d in range(len(total)):
+            total[d] += weight * np.rint(np.float64(values[d]) * steps_per_unit)
+
+
+def _far_rows(shard: Shard, count: int) -> _Far:
+    found: Assignment = shard.state[_STATE]
+    dist_sq = found.dist_sq.copy()
     for block in shard.blocks():
-        steps = shard.features[block].astype(np.float64)
-        steps *= math.ldexp(1.0, -exponent)
-        np.rint(steps, out=steps)
-        sums.index_add_(0, torch.from_numpy(labels[block]), torch.from_numpy(steps))
-    counts = np.bincount(labels, minlength=len(centers))
-    return _Moments(num_changed=num_changed, counts=counts, sums=sums.numpy())
-
-
-def _row_dist_sq(
-    shard: Shard, block: slice, centers: Float32[np.ndarray, "K D"]
-) -> Float64[np.ndarray, "n"]:
-    offset = shard.features[block] - centers[shard.state[_LABELS][block]]
-    dist_sq: np.ndarray = np.square(offset, dtype=np.float64).sum(axis=1)
-    return dist_sq
-
-
-def _far_rows(shard: Shard, centers: Float32[np.ndarray, "K D"], count: int) -> _Far:
-    dist_sq = np.zeros(len(shard.features))
-    for block in shard.blocks():
-        part = _row_dist_sq(shard, block, centers)
         sq_norms = np.square(shard.features[block], dtype=np.float64).sum(axis=1)
-        dist_sq[block] = np.where(part > _COINCIDENT * sq_norms, part, 0)
+        dist_sq[block][dist_sq[block] <= _COINCIDENT * sq_norms] = 0
     order = np.argsort(-dist_sq, kind="stable")[:count]
     return _Far(dist_sq=dist_sq[order], features=shard.features[order])
 
 
-def _finish(
-    shard: Shard, centers: Float32[np.ndarray, "K D"]
-) -> tuple[Int64[np.ndarray, "n"], Float64[np.ndarray, "blocks"]]:
-    """Return the labels, and the inertia of each block."""
-    inertia = [_row_dist_sq(shard, block, centers).sum() for block in shard.blocks()]
-    return shard.state[_LABELS], np.array(inertia, dtype=np.float64)
+def _finish(shard: Shard) -> tuple[Int64[np.ndarray, "n"], Float32[np.ndarray, "n"]]:
+    """Return the labels, and the squared distance of each row to its centre."""
+    found: Assignment = shard.state.pop(_STATE)
+    return found.label, found.dist_sq

@@ -1,48 +1,27 @@
-"""Nearest neighbours by FAISS, on the GPU when FAISS sees one. The only file that imports faiss.
+"""k-means of FAISS, to compare with. The only file that imports faiss.
 
-Legend: n rows, D feature dimensions, K centres.
+Legend: N rows, D feature dimensions, K centres.
 """
-
-import threading
-from functools import cache
-from typing import Any
 
 import faiss
 import numpy as np
-from jaxtyping import Float32, Int64
-
-from reid.clustering.shards import BLOCK
-
-# FAISS's GPU resources own one scratch memory and serve one search at a time.
-_gpu_lock = threading.Lock()
+from jaxtyping import Float32
 
 
-@cache
-def _gpu_resources() -> Any:
-    return faiss.StandardGpuResources()
+def faiss_kmeans(
+    rows: Float32[np.ndarray, "N D"], centers: Float32[np.ndarray, "K D"], *, iterations: int
+) -> Float32[np.ndarray, "K D"]:
+    """Return the centres (K,D) after some of Lloyd's iterations on the CPU, from given ones.
 
-
-def _search(
-    queries: Float32[np.ndarray, "n D"], rows: Float32[np.ndarray, "K D"], k: int
-) -> tuple[Float32[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]:
-    if faiss.get_num_gpus() == 0:
-        distances, indices = faiss.knn(queries, rows, k)
-    else:
-        with _gpu_lock:
-            distances, indices = faiss.knn_gpu(_gpu_resources(), queries, rows, k)
-    return distances, indices
-
-
-def nearest_centers(
-    rows: Float32[np.ndarray, "n D"], centers: Float32[np.ndarray, "K D"]
-) -> Int64[np.ndarray, "n"]:
-    """Return for each row the index of the closest centre in squared L2 distance.
-
-    Equal distances (in float32, as FAISS computes them) go to the lowest index. The search runs in
-    blocks of `BLOCK` rows from the first row on: FAISS takes another kernel for few queries, and
-    with fixed blocks a row meets the same one however the table is split.
+    All rows take part; FAISS samples 256 a centre unless told otherwise.
     """
-    labels = np.empty(len(rows), dtype=np.int64)
-    for low in range(0, len(rows), BLOCK):
-        labels[low : low + BLOCK] = _search(rows[low : low + BLOCK], centers, 1)[1][:, 0]
-    return labels
+    num_centers, num_features = centers.shape
+    search = faiss.Kmeans(
+        num_features,
+        num_centers,
+        niter=iterations,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(rows),
+    )
+    search.train(rows, init_centroids=centers)
+    return np.asarray(search.centroids)

@@ -1,130 +1,99 @@
 """k-means: scikit-learn and float64 brute force as oracles, and exact sameness over shards."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.cluster import KMeans
 
-from reid.clustering import greedy_kmeans_plusplus, kmeans, nearest_centers, split
+from reid.clustering import (
+    KMeansResult,
+    codes,
+    greedy_kmeans_plusplus,
+    kmeans,
+    kmeans_sweep,
+    nearest_centers,
+    split,
+)
 from reid.clustering.lloyd import lloyd
-from reid.clustering.shards import LocalShardPool
 
-SHARDS = [2, 3, 5]
-
-
-def identities(num_rows: int, num_features: int, num_groups: int, *, seed: int) -> np.ndarray:
-    """Return unit rows in overlapping groups, as features of a network are."""
-    generator = np.random.Generator(np.random.Philox(seed))
-    means = generator.normal(size=(num_groups, num_features))
-    rows = means[generator.integers(num_groups, size=num_rows)]
-    rows = rows + 0.8 * generator.normal(size=rows.shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+SHARDS = [2, 3, 8, 16]
+Make = Callable[..., np.ndarray]
 
 
-def brute_dist_sq(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Return squared distances (N,K) from differences in float64."""
-    columns = [((rows.astype(np.float64) - center) ** 2).sum(axis=1) for center in centers]
-    return np.stack(columns, axis=1)
+def assert_same(result: KMeansResult, expected: KMeansResult) -> None:
+    np.testing.assert_array_equal(result.centers, expected.centers)
+    np.testing.assert_array_equal(result.labels, expected.labels)
+    assert (result.inertia, result.iterations) == (expected.inertia, expected.iterations)
 
 
-def brute_potential(rows: np.ndarray, centers: np.ndarray) -> float:
-    return float(brute_dist_sq(rows, centers).min(axis=1).sum())
-
-
-@pytest.mark.parametrize("num_features", [3, 64, 333])
-@pytest.mark.parametrize("num_rows", [1, 1023, 1024, 1025, 1030, 5000])
-def test_the_same_bits_for_any_number_of_shards(num_rows: int, num_features: int) -> None:
+@pytest.mark.parametrize(
+    ("num_rows", "num_features"), [(1, 3), (1023, 64), (1025, 3), (5000, 33), (17_000, 5)]
+)
+def test_the_same_bits_for_any_number_of_shards(
+    num_rows: int, num_features: int, identities: Make
+) -> None:
     features = identities(num_rows, num_features, 30, seed=num_rows)
     num_clusters = min(num_rows, 20)
-    seeds = greedy_kmeans_plusplus(split(features, 1), num_clusters, seed=4)
-    expected = kmeans(split(features, 1), num_clusters, seed=4)
+    options = {"seed": 4, "max_iterations": 8}
+    expected = kmeans(split(features, 1), num_clusters, **options)
     for num_shards in SHARDS:
         # Rows somewhere else in memory, at another alignment
         moved = np.concatenate([np.zeros(num_shards, np.float32), features.ravel()])[num_shards:]
         pool = split(moved.reshape(features.shape), num_shards)
-        np.testing.assert_array_equal(greedy_kmeans_plusplus(pool, num_clusters, seed=4), seeds)
-        result = kmeans(pool, num_clusters, seed=4)
-        np.testing.assert_array_equal(result.centers, expected.centers)
-        np.testing.assert_array_equal(result.labels, expected.labels)
-        assert (result.inertia, result.iterations) == (expected.inertia, expected.iterations)
+        assert_same(kmeans(pool, num_clusters, **options), expected)
 
 
-def test_no_function_sees_more_than_two_calls_per_centre() -> None:
-    class CountingPool(LocalShardPool):
-        num_calls = 0
-
-        def map(self, fn, *args, **kwargs):  # type: ignore[no-untyped-def]
-            self.num_calls += 1
-            return super().map(fn, *args, **kwargs)
-
-    pool = CountingPool(split(identities(1100, 8, 10, seed=0), 2).shards, 1100, 8)
-    greedy_kmeans_plusplus(pool, 25, seed=0)
-    assert pool.num_calls == 2 * 25
+def test_the_same_bits_on_another_kind_of_processor(
+    identities: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = identities(2500, 40, 30, seed=0)
+    expected = kmeans(split(features, 2), 25, seed=1)
+    monkeypatch.setattr(codes, "has_int8_products", lambda: False)
+    assert_same(kmeans(split(features, 2), 25, seed=1), expected)
 
 
-def test_seeds_are_distinct_rows_and_depend_on_the_seed() -> None:
-    pool = split(identities(2000, 16, 40, seed=1), 2)
-    draws = [greedy_kmeans_plusplus(pool, 50, seed=seed) for seed in (0, 0, 1)]
-    assert draws[0].dtype == np.int64
-    assert len(np.unique(draws[0])) == 50
-    np.testing.assert_array_equal(draws[0], draws[1])
-    assert (draws[0] != draws[2]).any()
+@pytest.mark.skipif(not codes.has_int8_products(), reason="8-bit products may overflow")
+def test_the_same_bits_by_the_operations_of_a_gpu(
+    identities: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = identities(1500, 40, 30, seed=0)
+    expected = kmeans(split(features, 2), 25, seed=1)
+    pool = split(features, 2)
+    for shard in pool.shards:
+        shard.state[codes.CODED] = codes.code_rows(shard.features, form="cpu")
+    assert_same(kmeans(pool, 25, seed=1), expected)
 
 
-def test_potential_is_that_of_scikit_learn() -> None:
-    features = identities(3000, 64, 120, seed=2)
-    pool = split(features, 3)
-    ours = [
-        brute_potential(features, features[greedy_kmeans_plusplus(pool, 60, seed=seed)])
-        for seed in range(6)
-    ]
-    theirs = [
-        brute_potential(features, kmeans_plusplus(features, 60, random_state=seed)[0])
-        for seed in range(6)
-    ]
-    spread = max(theirs) - min(theirs)
-    assert min(theirs) - spread < np.mean(ours) < max(theirs)
-    assert abs(np.mean(ours) - np.mean(theirs)) < spread
-
-    plain = [
-        brute_potential(
-            features, features[greedy_kmeans_plusplus(pool, 60, seed=seed, num_trials=1)]
-        )
-        for seed in range(3)
-    ]
-    assert min(plain) > max(ours)  # greedy choice earns its candidates
+@pytest.mark.gpu
+def test_the_same_bits_on_a_gpu(identities: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = identities(5000, 100, 30, seed=0)
+    pool = split(features, 2)
+    result = kmeans(pool, 25, seed=1)
+    assert {codes.coded_rows(shard).form for shard in pool.shards} == {"cuda"}
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert_same(kmeans(split(features, 2), 25, seed=1), result)
 
 
-def test_draws_follow_the_squared_distance() -> None:
-    # From row 0 the others lie at squared distances 1, 4, 9 and 16; from elsewhere likewise known.
-    features = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]], dtype=np.float32)
-    dist_sq = (features - features.T).astype(np.float64) ** 2
-    expected = (dist_sq / dist_sq.sum(axis=1, keepdims=True)) / 5  # P(first) * P(second | first)
-    num_draws = 1000
-    counts = np.zeros((5, 5))
-    pool = split(features, 1)
-    for seed in range(num_draws):
-        counts[tuple(greedy_kmeans_plusplus(pool, 2, seed=seed, num_trials=1))] += 1
-    possible = expected > 0
-    assert (counts[~possible] == 0).all()
-    chi_sq = (
-        (counts - num_draws * expected)[possible] ** 2 / (num_draws * expected[possible])
-    ).sum()
-    assert chi_sq < 43.8  # 19 degrees of freedom, p = 0.001
-
-
-def test_distances_survive_a_large_common_offset() -> None:
-    # In the product form float32 would leave nothing of distances of about 1 at an offset of 1000.
-    generator = np.random.Generator(np.random.Philox(3))
-    corners = 4 * np.eye(8)[:6]
-    features = (
-        1000 + np.repeat(corners, 50, axis=0) + 0.1 * generator.normal(size=(300, 8))
-    ).astype(np.float32)
-    rows = greedy_kmeans_plusplus(split(features, 1), 6, seed=0)
-    assert sorted(rows // 50) == [0, 1, 2, 3, 4, 5]
+def test_shards_in_mapped_files(tmp_path: Path, identities: Make) -> None:
+    features = identities(2500, 30, 25, seed=3)
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    pool = split(mapped, 2)
+    assert all(np.shares_memory(shard.features, mapped) for shard in pool.shards)
+    assert not pool.shards[0].features.flags.writeable
+    assert_same(kmeans(pool, 20, seed=0), kmeans(split(features, 1), 20, seed=0))
+    for shard in pool.shards:  # not even turned into a plain array
+        shard.features = mapped[shard.start : shard.start + len(shard.features)]
+        shard.state.clear()
+    assert_same(kmeans(pool, 20, seed=0), kmeans(split(features, 1), 20, seed=0))
 
 
 @pytest.mark.parametrize("num_features", [4, 32, 300])
-def test_lloyd_ends_at_a_fixed_point(num_features: int) -> None:
+def test_lloyd_ends_at_a_fixed_point(
+    num_features: int, identities: Make, brute_dist_sq: Callable[..., np.ndarray]
+) -> None:
     features = identities(2500, num_features, 25, seed=5)
     result = kmeans(split(features, 2), 20, seed=0)
     assert result.labels.dtype == np.int64
@@ -138,7 +107,7 @@ def test_lloyd_ends_at_a_fixed_point(num_features: int) -> None:
     np.testing.assert_allclose(result.inertia, own.sum(), rtol=1e-6)
 
 
-def test_lloyd_agrees_with_scikit_learn_from_the_same_centres() -> None:
+def test_lloyd_agrees_with_scikit_learn_from_the_same_centres(identities: Make) -> None:
     features = identities(2500, 32, 25, seed=6)
     init = features[greedy_kmeans_plusplus(split(features, 1), 20, seed=0)]
     ours = kmeans(split(features, 2), 20, seed=0, init=init)
@@ -149,7 +118,7 @@ def test_lloyd_agrees_with_scikit_learn_from_the_same_centres() -> None:
     assert ours.iterations == theirs.n_iter_
 
 
-def test_the_iteration_limit_leaves_labels_of_the_returned_centres() -> None:
+def test_the_iteration_limit_leaves_labels_of_the_returned_centres(identities: Make) -> None:
     features = identities(2500, 16, 25, seed=7)
     result = kmeans(split(features, 2), 20, seed=0, max_iterations=1)
     assert result.iterations == 1
@@ -174,7 +143,7 @@ def test_clusters_without_rows_are_seeded_with_the_farthest_rows() -> None:
         np.testing.assert_array_equal(result.centers, results[0].centers)
 
 
-def test_as_many_clusters_as_rows() -> None:
+def test_as_many_clusters_as_rows(identities: Make) -> None:
     features = identities(40, 5, 40, seed=8)
     result = kmeans(split(features, 1), 40, seed=0)
     assert len(np.unique(result.labels)) == 40
@@ -182,7 +151,7 @@ def test_as_many_clusters_as_rows() -> None:
     assert result.inertia == 0
 
 
-def test_too_many_clusters_are_refused() -> None:
+def test_too_many_clusters_are_refused(identities: Make) -> None:
     features = identities(1500, 6, 10, seed=9)
     with pytest.raises(ValueError, match=r"num_clusters is 1501 and there are 1500 rows"):
         kmeans(split(features, 2), 1501, seed=0)
@@ -193,7 +162,7 @@ def test_too_many_clusters_are_refused() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e4])
-def test_fewer_distinct_rows_than_clusters_are_refused(scale: float) -> None:
+def test_fewer_distinct_rows_than_clusters_are_refused(scale: float, identities: Make) -> None:
     distinct = np.float32(scale) * (identities(7, 50, 7, seed=10) + 3)
     features = np.tile(distinct, (300, 1))
     assert len(np.unique(kmeans(split(features, 2), 7, seed=0).labels)) == 7
@@ -210,19 +179,68 @@ def test_fewer_distinct_rows_than_clusters_are_refused(scale: float) -> None:
         lloyd(split(features, 2), init.astype(np.float32), max_iterations=100)
 
 
-def test_an_init_that_does_not_fit_is_refused() -> None:
+def test_an_init_that_does_not_fit_is_refused(identities: Make) -> None:
     pool = split(identities(100, 6, 10, seed=11), 1)
     for init in (np.zeros((3, 6)), np.zeros((4, 5)), np.full((4, 6), np.nan)):
         with pytest.raises(ValueError, match=r"expected \(4, 6\) of finite numbers"):
             kmeans(pool, 4, seed=0, init=init)
 
 
-def test_equal_distances_go_to_the_lowest_centre() -> None:
-    # Whole numbers, so that float32 distances are exact; each centre occurs twice.
-    generator = np.random.Generator(np.random.Philox(12))
-    centers = generator.integers(-2, 3, size=(150, 40)).astype(np.float32)
-    centers = np.concatenate([centers, centers[::-1]])
-    rows = generator.integers(-2, 3, size=(1500, 40)).astype(np.float32)
-    expected = brute_dist_sq(rows, centers).argmin(axis=1)
-    np.testing.assert_array_equal(nearest_centers(rows, centers), expected)
-    np.testing.assert_array_equal(nearest_centers(rows[:7], centers), expected[:7])
+def test_equal_rows_share_a_cluster(identities: Make) -> None:
+    features = np.tile(identities(60, 8, 12, seed=2), (20, 1))
+    labels = kmeans(split(features, 2), 12, seed=0).labels.reshape(20, 60)
+    np.testing.assert_array_equal(labels, np.tile(labels[0], (20, 1)))
+
+
+def test_tolerance_stops_when_few_labels_change(identities: Make) -> None:
+    pool = split(identities(4000, 6, 10, seed=8), 2)
+    exact = kmeans(pool, 30, seed=0)
+    loose = kmeans(pool, 30, seed=0, tolerance=0.02)
+    assert 1 < loose.iterations < exact.iterations
+    assert exact.inertia < loose.inertia < 1.02 * exact.inertia
+    features = np.concatenate([shard.features for shard in pool.shards])
+    np.testing.assert_array_equal(loose.labels, nearest_centers(features, loose.centers))
+    one_less = kmeans(pool, 30, seed=0, max_iterations=loose.iterations - 1)
+    changed = (one_less.labels != loose.labels).mean()
+    assert changed <= 0.02
+    for tolerance in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"tolerance is {tolerance}"):
+            kmeans(pool, 30, seed=0, tolerance=tolerance)
+
+
+def test_iterations_after_the_first_cost_what_changes(
+    identities: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = identities(4000, 128, 100, seed=4)
+    compared: list[int] = []
+    products = codes.products
+
+    def count(rows: codes.Codes, columns: codes.Codes) -> object:
+        compared.append(len(rows.scale) * len(columns.scale))
+        return products(rows, columns)
+
+    init = features[greedy_kmeans_plusplus(split(features, 1), 100, seed=0)]
+    monkeypatch.setattr("reid.clustering.distance.products", count)
+    result = kmeans(split(features, 1), 100, seed=0, init=init)
+    assert result.iterations > 4
+    assert sum(compared) < 0.7 * result.iterations * 4000 * 100
+
+
+def test_a_sweep_starts_from_the_first_seeds_of_the_largest_count(identities: Make) -> None:
+    features = identities(2500, 16, 25, seed=7)
+    pool = split(features, 2)
+    sweep = kmeans_sweep(pool, [12, 30, 5, 12], seed=6, max_iterations=5)
+    assert list(sweep) == [5, 12, 30]
+    seeds = features[greedy_kmeans_plusplus(pool, 30, seed=6)]
+    for count, result in sweep.items():
+        alone = kmeans(split(features, 1), count, seed=0, init=seeds[:count], max_iterations=5)
+        assert_same(result, alone)
+    assert_same(sweep[30], kmeans(pool, 30, seed=6, max_iterations=5))
+
+
+def test_sweeps_that_cannot_be_are_refused(identities: Make) -> None:
+    pool = split(identities(100, 6, 10, seed=11), 1)
+    with pytest.raises(ValueError, match="counts is empty"):
+        kmeans_sweep(pool, [], seed=0)
+    with pytest.raises(ValueError, match="num_clusters is 101"):
+        kmeans_sweep(pool, [3, 101], seed=0)

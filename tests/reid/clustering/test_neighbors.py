@@ -249,7 +249,7 @@ def test_bad_questions_are_refused() -> None:
         with pytest.raises(ValueError, match=f"k is {k} and there are 30 rows: choose"):
             nearest_neighbors(features, k)
     features[7, 2] = np.nan
-    with pytest.raises(ValueError, match="1 of 30 rows hold NaN .* row 7 the first"):
+    with pytest.raises(ValueError, match=r"1 of 30 rows hold NaN .* row 7 the first"):
         nearest_neighbors(features, 3)
     features[7, 2] = 1e19
     with (
