@@ -15,7 +15,7 @@ from itertools import count
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from sklearn.cluster import kmeans_plusplus
 
 from jobs.benchmarks.timing import interleaved, median_ratio
