@@ -52,12 +52,10 @@ def nearest_centers(
 def search(
     rows: CodedRows, centers: CodedRows, ids: Int64[np.ndarray, "m"], found: Assignment
 ) -> None:
-    """Compare all rows with centres whose labels are `ids` (m,), ascending, and update `found`."""
+    """Compare all rows with centres of labels `ids` (m,), ascending; update `found` in place."""
     for low in range(0, len(rows), TILE):
         part = slice(low, low + TILE)
-        found_part = _part_of(found, part)
-        _search_tile(rows[part], centers, ids, found_part)
-        _write(found_part, found, part)
+        _search_tile(rows[part], centers, ids, _view(found, part))
 
 
 def follow(
@@ -66,7 +64,7 @@ def follow(
     moved: Int64[np.ndarray, "m"],
     found: Assignment,
 ) -> None:
-    """Update the assignment to all centres (K,D) of which only those in `moved` (m,) are new.
+    """Update, in place, the assignment to centres (K,D) of which those in `moved` (m,) are new.
 
     Rows are compared with the moved centres alone. That settles a row whose own centre stayed, and
     one whose nearest moved centre is nearer than all that stayed can be; others search everywhere.
@@ -74,7 +72,7 @@ def follow(
     everywhere = np.arange(len(centers))
     every_center = rows.code(centers)
     if len(moved) == len(centers):
-        found.label, found.dist_sq, found.others = vars(nothing_found(len(rows))).values()
+        found.label[:], found.dist_sq[:], found.others[:] = NOTHING, np.inf, np.inf
         search(rows, every_center, everywhere, found)
         return
     is_moved = np.zeros(len(centers), dtype=bool)
@@ -82,37 +80,30 @@ def follow(
     moved_centers = every_center[moved]
     for low in range(0, len(rows), TILE):
         part = slice(low, low + TILE)
-        tile, found_part = rows[part], _part_of(found, part)
-        lost = is_moved[found_part.label]
-        found_part.label[lost] = NOTHING
-        found_part.dist_sq[lost] = np.inf
-        stayed = found_part.others.copy()
-        _search_tile(tile, moved_centers, moved, found_part)
-        unsure = np.flatnonzero(lost & (found_part.dist_sq >= stayed))
+        tile, view = rows[part], _view(found, part)
+        lost = is_moved[view.label]
+        view.label[lost] = NOTHING
+        view.dist_sq[lost] = np.inf
+        stayed = view.others.copy()
+        _search_tile(tile, moved_centers, moved, view)
+        unsure = np.flatnonzero(lost & (view.dist_sq >= stayed))
         if len(unsure):
             again = nothing_found(len(unsure))
             _search_tile(tile[unsure], every_center, everywhere, again)
-            _write(again, found_part, unsure)
-        _write(found_part, found, part)
+            view.label[unsure], view.dist_sq[unsure] = again.label, again.dist_sq
+            view.others[unsure] = again.others
 
 
-def _part_of(found: Assignment, rows: slice) -> Assignment:
+def _view(found: Assignment, rows: slice) -> Assignment:
     return Assignment(
         label=found.label[rows], dist_sq=found.dist_sq[rows], others=found.others[rows]
-    )
-
-
-def _write(part: Assignment, found: Assignment, rows: slice | Int64[np.ndarray, "x"]) -> None:
-    found.label[rows], found.dist_sq[rows], found.others[rows] = (
-        part.label,
-        part.dist_sq,
-        part.others,
     )
 
 
 def _search_tile(
     rows: CodedRows, centers: CodedRows, ids: Int64[np.ndarray, "m"], found: Assignment
 ) -> None:
+    """Compare the rows with some centres; change the arrays of `found` in place."""
     for low in range(0, len(ids), TILE):
         part = slice(low, low + TILE)
         pairs = open_pairs(rows, centers[part], found.dist_sq, only_nearest=True)

@@ -21,7 +21,8 @@ from reid.compiled import compiled
 TILE = 1024
 """Rows and columns whose products are held at once."""
 
-_LANES = 128
+_SUMS = 128  # enough to hide the time of an addition
+_WIDTH, _ONE = np.uint64(_SUMS), np.uint64(1)  # loops over indices without sign vectorise
 _UP = 1 + 2.0**-20  # more than rounding to float32 takes away
 _INFINITE = np.int32(0x7F800000)  # the bits of infinity, above those of every finite number
 
@@ -35,32 +36,36 @@ def pair_dist_sq(
 ) -> Float32[np.ndarray, "P"]:
     """Return the squared distance (P,) of each pair of a row and a column.
 
-    Term d is added to sum d mod 128, in order of d; then the sums are halved onto each other. Equal
-    rows get exactly 0.
+    Term d is added to sum d mod 128, in order of d; then the upper half of the sums is added to the
+    lower until one is left. Equal rows get exactly 0.
     """
     result = np.empty(len(row), np.float32)
-    lanes = np.empty(_LANES, np.float32)
+    sums = np.empty(_SUMS, np.float32)
+    num_features = rows.shape[1]
+    whole = num_features // _SUMS
     for pair in range(len(row)):
         x, y = rows[row[pair]], columns[column[pair]]
-        lanes[:] = 0
-        for low in range(0, len(x), _LANES):
-            a, b = x[low : low + _LANES], y[low : low + _LANES]
-            for lane in range(len(a)):
-                offset = a[lane] - b[lane]
-                lanes[lane] += offset * offset
-        width = _LANES // 2
-        while width > 0:
-            near, far = lanes[:width], lanes[width : 2 * width]
+        sums[:] = 0
+        for part in range(np.uint64(whole)):
+            for lane in range(_WIDTH):
+                offset = x[part * _WIDTH + lane] - y[part * _WIDTH + lane]
+                sums[lane] += offset * offset
+        x, y = x[whole * _SUMS :], y[whole * _SUMS :]
+        for lane in range(np.uint64(len(x))):
+            offset = x[lane] - y[lane]
+            sums[lane] += offset * offset
+        width = _WIDTH
+        while width > 1:
+            width >>= _ONE
             for lane in range(width):
-                near[lane] += far[lane]
-            width //= 2
-        result[pair] = lanes[0]
+                sums[lane] += sums[lane + width]
+        result[pair] = sums[0]
     return result
 
 
 def _rounding(num_features: int) -> float:
     """Return a bound on the relative error of `pair_dist_sq`: D/128 + 7 additions reach a term."""
-    return (num_features / _LANES + 16) * 2.0**-24
+    return (num_features / _SUMS + 16) * 2.0**-24
 
 
 @dataclass(frozen=True, kw_only=True)

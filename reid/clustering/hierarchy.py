@@ -119,6 +119,7 @@ def _hierarchical(
         iterations = max(iterations, found.iterations)
         made += len(found.centers)
         missing -= len(found.centers)
+    pool.map(_end)
     if missing:
         raise ValueError(
             f"num_clusters is {num_clusters} but the rows of the {num_cells} cells hold only "
@@ -168,3 +169,8 @@ def _hold(shard: Shard, cell: int, first_rows: dict[int, int]) -> None:
     part = Shard(first_rows[shard.start], shard.features[rows])
     begin(part)
     shard.state[_PART] = part
+
+
+def _end(shard: Shard) -> None:
+    shard.state.pop(_PART)
+    shard.state.pop(_STATE)

@@ -10,7 +10,7 @@ block of centres, K centres, m rows found on one shard, P pairs of a row and a c
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 
 from reid.clustering.assignment import nothing_found, search
 from reid.clustering.codes import coded_rows
@@ -39,7 +39,7 @@ class _Standing:
     steps: Float64[np.ndarray, "n"]
     cumulative: Int64[np.ndarray, "n"]
     start: Int64[np.ndarray, "M_plus_1"]
-    row: Int64[np.ndarray, "P"]
+    row: Int32[np.ndarray, "P"]
     dist_sq: Float32[np.ndarray, "P"]
 
 
@@ -90,7 +90,7 @@ def begin(
         steps=np.zeros(size),
         cumulative=np.zeros(size, dtype=np.int64),
         start=np.zeros(1, dtype=np.int64),
-        row=np.zeros(0, dtype=np.int64),
+        row=np.zeros(0, dtype=np.int32),
         dist_sq=np.zeros(0, dtype=np.float32),
     )
 
@@ -101,6 +101,11 @@ def begin_from(shard: Shard, centers: Float32[np.ndarray, "K D"]) -> None:
     rows = coded_rows(shard)
     search(rows, rows.code(centers), np.arange(len(centers)), found)
     begin(shard, closest_dist_sq=found.dist_sq)
+
+
+def end(shard: Shard) -> None:
+    """Forget all."""
+    shard.state.pop(_STATE, None)
 
 
 def count(shard: Shard, winner: int, exponent: int | None) -> Share:
@@ -152,7 +157,7 @@ def meet(shard: Shard, rows: Int64[np.ndarray, "M"], candidates: Float32[np.ndar
     row, column, dist_sq = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.argsort(column.astype(np.uint32), kind="stable")
     state.start = np.searchsorted(column, np.arange(len(columns) + 1), sorter=order)
-    state.row, state.dist_sq = row[order], dist_sq[order]
+    state.row, state.dist_sq = row[order].astype(np.int32), dist_sq[order]
 
     local = rows - shard.start
     position = np.flatnonzero((local >= 0) & (local < len(coded)))
@@ -189,7 +194,7 @@ def _make_center(state: _Standing, winner: int) -> None:
 def _sum_gains(
     tried: Int64[np.ndarray, "L"],
     start: Int64[np.ndarray, "M_plus_1"],
-    row: Int64[np.ndarray, "P"],
+    row: Int32[np.ndarray, "P"],
     dist_sq: Float32[np.ndarray, "P"],
     closest_dist_sq: Float32[np.ndarray, "n"],
     steps: Float64[np.ndarray, "n"],

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 from numpy.random import Generator, Philox
 
-from reid.clustering.seed_candidates import NOBODY, Share, begin, count, draw, gains, meet
+from reid.clustering.seed_candidates import NOBODY, Share, begin, count, draw, end, gains, meet
 from reid.clustering.shards import ShardPool
 
 NO_STEPS = -1000
@@ -153,6 +153,7 @@ def grow(
             features.append(block.features[winner])
         most = max(1, _MOST_CANDIDATES // num_trials)
         centers_of_block = min(2 * (len(rows) - before), most)
+    pool.map(end)
     return Seeds(
         rows=np.array(rows, dtype=np.int64),
         features=np.array(features, dtype=np.float32).reshape(-1, pool.num_features),
