@@ -46,3 +46,13 @@ def nearest_centers(
     for low in range(0, len(rows), BLOCK):
         labels[low : low + BLOCK] = _search(rows[low : low + BLOCK], centers, 1)[1][:, 0]
     return labels
+
+
+def exhaustive_search(
+    rows: Float32[np.ndarray, "n D"], k: int
+) -> tuple[Float32[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]:
+    """Return FAISS's k nearest rows of each row by its flat index on the CPU, for comparisons."""
+    index = faiss.IndexFlatL2(rows.shape[1])
+    index.add(rows)
+    distances, indices = index.search(rows, k)
+    return distances, indices
