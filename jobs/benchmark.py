@@ -2,6 +2,7 @@
 
     python -m jobs.benchmark demo --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
+    python -m jobs.benchmark clustering [--json FILE]
 
 `--help` after a name lists its options.
 """
@@ -18,12 +19,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import data, demo
+from jobs.benchmarks import clustering, data, demo
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
     Annotated[demo.Options, tyro.conf.subcommand("demo")]
     | Annotated[data.Options, tyro.conf.subcommand("data")]
+    | Annotated[clustering.Options, tyro.conf.subcommand("clustering")]
 )
 
 
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, write the rows."""
     parser: Callable[..., Any] = tyro.cli
     options = parser(Benchmark, args=arguments, prog="jobs.benchmark", description=__doc__)
-    what = demo if isinstance(options, demo.Options) else data
+    what = sys.modules[type(options).__module__]
     with exit_codes(again="the same command goes on"), progress_bars() as show:
         rows = what.measure(options, show=show)
     result = {

@@ -1,11 +1,11 @@
-"""k-means of FAISS, to compare with. The only file that imports faiss.
+"""What FAISS has, to compare with. The only file that imports faiss.
 
-Legend: N rows, D feature dimensions, K centres.
+Legend: N or n rows, D feature dimensions, K centres, k neighbours.
 """
 
 import faiss
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 
 def faiss_kmeans(
@@ -25,3 +25,13 @@ def faiss_kmeans(
     )
     search.train(rows, init_centroids=centers)
     return np.asarray(search.centroids)
+
+
+def exhaustive_search(
+    rows: Float32[np.ndarray, "n D"], k: int
+) -> tuple[Float32[np.ndarray, "n k"], Int64[np.ndarray, "n k"]]:
+    """Return FAISS's k nearest rows of each row by its flat index on the CPU, for comparisons."""
+    index = faiss.IndexFlatL2(rows.shape[1])
+    index.add(rows)
+    distances, indices = index.search(rows, k)
+    return distances, indices

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from jobs.benchmark import main
-from jobs.benchmarks import data, demo, timing
+from jobs.benchmarks import clustering, data, demo, timing
 from jobs.benchmarks.demo import Options, change, measure, spread, table_of
 from reid.recipes import RUNS, AnyConfig
 
@@ -163,6 +163,28 @@ def test_data_parity_is_found_before_times(tmp_path: Path) -> None:
     assert parity["torch"] == "grey levels apart: mean 0.00, most 0"
     Image.new("RGB", (20, 40)).save(paths[0])
     assert parity["dali"] != data.decoding_parity(paths)["dali"]
+
+
+def test_clustering_joins_the_rows_of_both_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def row(case: str) -> dict[str, Any]:
+        return timing.compared(case, [1.0], peer="p", theirs=[2.0], parity="equal")
+
+    sizes = []
+    kmeans, sparse = clustering.clustering_kmeans, clustering.clustering_sparse
+    monkeypatch.setattr(kmeans, "measure", lambda **at: sizes.append(at) or [row("seeding")])
+    monkeypatch.setattr(sparse, "rows", lambda features, **_: [row(f"sparse: {features.shape}")])
+    file = tmp_path / "rows.json"
+    main(["clustering", "--num-images", "60", "--num-features", "8", "--json", str(file)])
+    result = json.loads(file.read_text())
+    assert result["what"] == "clustering"
+    assert [row["case"] for row in result["rows"]] == ["k-means: seeding", "sparse: (60, 8)"]
+    assert (sizes[0]["num_rows"], sizes[0]["num_features"], sizes[0]["num_clusters"]) == (
+        60,
+        8,
+        700,
+    )
 
 
 def test_durations() -> None:
