@@ -91,33 +91,40 @@ def overlaps(
     """
     n, num_rows = row_start.size - 1, head.size
     limit = np.float32(max_distance)
+    # distance < limit needs more overlap than this; most of the many rows met have far less
+    least = np.float32((1 - 1e-6) * 2 * (1 - limit) / (2 - limit))
     shared = np.zeros(num_rows, np.float32)
-    met = np.empty(num_rows, np.int32)
+    met = np.empty(num_rows + 1, np.uint32)
     count = np.zeros(n, np.int32)
     later = np.empty(1024, np.int32)
     distance = np.empty(1024, np.float32)
     filled = 0
     for i in range(n):
-        num_met = 0
+        num_met = np.uint64(0)
         for entry in range(row_start[i], row_start[i + 1]):
             c, weight = row_column[entry], row_weight[entry]
             head[c] += 1
-            for place in range(head[c], end[c]):
-                j = column_row[place]
-                if shared[j] == 0:
-                    met[num_met] = j
-                    num_met += 1
-                shared[j] += min(weight, column_weight[place])
-        if filled + num_met > later.size:
-            room = 2 * later.size + num_met
+            holders = column_row[head[c] : end[c]]
+            weights = column_weight[head[c] : end[c]]
+            for place in range(holders.size):
+                j = np.uint32(holders[place])  # unsigned, and without branches: twice as fast
+                before = shared[j]
+                met[num_met] = j
+                num_met += np.uint64(before == 0)
+                shared[j] = before + min(weight, weights[place])
+        size = np.int64(num_met)
+        if filled + size > later.size:
+            room = 2 * later.size + size
             more_later, more_distance = np.empty(room, np.int32), np.empty(room, np.float32)
             more_later[:filled] = later[:filled]
             more_distance[:filled] = distance[:filled]
             later, distance = more_later, more_distance
-        for m in range(num_met):
+        for m in range(size):
             j = met[m]
             overlap = shared[j]
             shared[j] = 0
+            if overlap < least:
+                continue
             value = np.float32(1) - overlap / (np.float32(2) - overlap)
             if value < limit:
                 later[filled], distance[filled] = j, max(value, np.float32(0))

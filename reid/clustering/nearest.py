@@ -1,11 +1,11 @@
-"""k-means of FAISS, to compare with. The only file that imports faiss.
+"""k-means and exhaustive search of FAISS, to compare with. The only file that imports faiss.
 
-Legend: N rows, D feature dimensions, K centres.
+Legend: N rows, D feature dimensions, K centres, k neighbours.
 """
 
 import faiss
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
 
 def faiss_kmeans(
@@ -25,3 +25,13 @@ def faiss_kmeans(
     )
     search.train(rows, init_centroids=centers)
     return np.asarray(search.centroids)
+
+
+def exhaustive_search(
+    rows: Float32[np.ndarray, "N D"], k: int
+) -> tuple[Float32[np.ndarray, "N k"], Int64[np.ndarray, "N k"]]:
+    """Return squared distances and indices (N,k) of each row's nearest by the CPU's flat index."""
+    index = faiss.IndexFlatL2(rows.shape[1])
+    index.add(rows)
+    distances, indices = index.search(rows, k)
+    return distances, indices

@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 from scipy import sparse
 
 from reid.clustering.dbscan import dbscan
+from reid.compiled import compiled
 from reid.types import OUTLIER
 
 _SHARE_KEPT = 0.9  # of the clusters of the round that sets the independence threshold
@@ -48,14 +49,15 @@ def reliability(
 
     Intersection over union of the row's cluster with its cluster by `labels_loose` (independence)
     and by `labels_tight` (compactness). An `OUTLIER` is alone in each. ValueError when lengths
-    differ.
+    differ, and for other labels below 0.
     """
     if not len(labels) == len(labels_tight) == len(labels_loose):
         lengths = (len(labels), len(labels_tight), len(labels_loose))
         raise ValueError(f"labels of lengths {lengths}: give one of each for every row")
-    return Reliability(
-        independence=_overlap(labels, labels_loose), compactness=_overlap(labels, labels_tight)
-    )
+    if min(each.min(initial=0) for each in (labels, labels_tight, labels_loose)) < OUTLIER:
+        raise ValueError(f"a label is below {OUTLIER}, which marks outliers: label from 0 on")
+    own, tight, loose = (_named(each) for each in (labels, labels_tight, labels_loose))
+    return Reliability(independence=_overlap(own, loose), compactness=_overlap(own, tight))
 
 
 def self_paced_labels(
@@ -108,22 +110,45 @@ def _threshold(independence: Float64[np.ndarray, "K"]) -> float | None:
     return float(np.sort(independence)[::-1][place])
 
 
+def _named(labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """Return labels below 2 N from 0 on, an own one for each outlier."""
+    outlying = labels == OUTLIER
+    named = labels.copy()
+    if labels.max(initial=0) >= len(labels):
+        named[~outlying] = np.unique(labels[~outlying], return_inverse=True)[1]
+    named[outlying] = len(labels) + np.arange(np.count_nonzero(outlying))
+    return named
+
+
+@compiled
 def _overlap(
     first: Int64[np.ndarray, "N"], second: Int64[np.ndarray, "N"]
 ) -> Float64[np.ndarray, "N"]:
-    """Return |A & B| / |A | B| of the sets A and B that share a row's label in each."""
-    a, b = _names(first), _names(second)
-    num_a, num_b = np.bincount(a), np.bincount(b)
-    _, pair, num_both = np.unique(a * len(num_b) + b, return_inverse=True, return_counts=True)
-    both = num_both[pair]
-    overlap: np.ndarray = both / (num_a[a] + num_b[b] - both)
+    """Return |A & B| / |A | B| of the sets A and B that share a row's label in each, as `_named`.
+
+    Rows are gone through by their first label, so that one line of the table of counts is enough.
+    """
+    num_rows = first.size
+    end, size = np.zeros(2 * num_rows + 1, np.int64), np.zeros(2 * num_rows, np.int64)
+    for row in range(num_rows):
+        end[first[row] + 1] += 1
+        size[second[row]] += 1
+    for name in range(2 * num_rows):
+        end[name + 1] += end[name]
+    place = end[:-1].copy()
+    ordered = np.empty(num_rows, np.int64)
+    for row in range(num_rows):
+        ordered[place[first[row]]] = row
+        place[first[row]] += 1
+    overlap = np.empty(num_rows)
+    both = np.zeros(2 * num_rows, np.int64)
+    for name in range(2 * num_rows):
+        members = ordered[end[name] : end[name + 1]]
+        for m in range(members.size):
+            both[second[members[m]]] += 1
+        for m in range(members.size):
+            other = second[members[m]]
+            overlap[members[m]] = both[other] / (members.size + size[other] - both[other])
+        for m in range(members.size):
+            both[second[members[m]]] = 0
     return overlap
-
-
-def _names(labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-    """Return labels 0, 1, ..., an own one for each outlier."""
-    own = labels.copy()
-    outliers = np.flatnonzero(labels == OUTLIER)
-    own[outliers] = labels.max(initial=OUTLIER) + 1 + np.arange(len(outliers))
-    names: np.ndarray = np.unique(own, return_inverse=True)[1]
-    return names

@@ -14,6 +14,7 @@ k neighbours, w of them besides the row itself, f rows with too many candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,13 +32,14 @@ from reid.clustering.listing import (
 )
 from reid.clustering.neighbor_candidates import TIE, keep_candidates
 from reid.clustering.pairs import TILE, pair_distances, tiles
-from reid.clustering.products import FLOAT32, Product, fastest_product, growth, sq_norm
+from reid.clustering.products import FLOAT32, PIECE, Product, fastest_product, growth, sq_norm
 from reid.clustering.shards import Shard, ShardPool
 
 _STATE = "search"
 _CENTERING = 2.0**-23  # relative error of x - center in float32, with room
 _MOST_ROWS = 2**30
 _CROWDED = 0.02  # share of rows with too many candidates that is worth another pass
+_UNDERFLOW = 2.0**-100  # products below float32's range, which processors may take for zero
 _LONGEST = 1e18  # rows whose squared norms and sums of them stay within float32
 
 
@@ -55,7 +57,7 @@ class _Search:
 
     `center` (D,) is taken from all rows: what features share would only add to the errors.
     `sq_norm` (n,) is of the rounded rows, `rounding` (n,) how far they are from the rows, `slack`
-    and `reach` (n,) are the bounds of `candidates.py`. `farthest` (n,) squared distances so far,
+    and `reach` (n,) are the bounds of `neighbor_candidates.py`. `farthest` (n,) squared distances so far,
     none when they are not wanted.
     """
 
@@ -118,7 +120,7 @@ def _collect(
 ) -> bool:
     """Collect candidates; return False, early, if a product not asked for is too coarse."""
     sizes = pool.map(_begin, center, camid, product, farthest)
-    longest, coarsest, rounded = (max(size) for size in zip(*sizes, strict=True))
+    longest, coarsest, rounded = np.max(sizes, axis=0).tolist()  # NaN, if any of them is
     if not longest < _LONGEST:
         raise ValueError(
             f"a row is {longest:.3g} long, counted from the mean row: float32 cannot hold the "
@@ -150,12 +152,12 @@ def _begin(
     """Start a search; return the length of the longest row, the largest rounding, if any but 0."""
     product = product or fastest_product()
     lengths, rounding = np.empty((2, len(shard.features)), dtype=np.float32)
-    for block in shard.blocks():
-        rows = shard.features[block] - center
-        rounded = product.widen(product.prepare(rows))
-        lengths[block] = sq_norm(rounded)
-        rows -= rounded
-        rounding[block] = np.sqrt(sq_norm(rows))
+    for low in range(0, len(lengths), PIECE):
+        part = slice(low, low + PIECE)
+        rows = shard.features[part]
+        rounded = product.widen(product.prepare(rows, center))
+        lengths[part] = sq_norm(rounded)
+        rounding[part] = np.sqrt(sq_norm(rows - center - rounded))
     rounding *= 1 + growth(len(center))  # these were computed in float32, too
     rounding += _CENTERING * np.sqrt(lengths)
     shard.state[_STATE] = _Search(
@@ -177,31 +179,47 @@ def _prepare(shard: Shard, wanted: Sequence[Wanted], longest: float, coarsest: f
     state.reach = state.rounding.astype(np.float64) + coarsest
     # The two squared norms and twice the product, which alone is of the product's type
     state.slack = growth(shard.features.shape[1]) * np.square(lengths + longest)
-    state.slack += 2 * state.product.output_error * lengths * longest
+    state.slack += 2 * state.product.output_error * lengths * longest + _UNDERFLOW
     state.listings = [begin_listing(one, len(lengths)) for one in wanted]
 
 
 def _compare(shard: Shard, tile_start: int, tile: Float32[np.ndarray, "m D"]) -> int:
     """Add the candidates that products with a tile leave; return how many rows have too many."""
     state: _Search = shard.state[_STATE]
-    product = state.product
-    columns = product.prepare(tile - state.center)
+    columns = state.product.prepare(tile, state.center)
     first = tile_start - shard.start
     own = 0 <= first < len(shard.features)
-    here = slice(first, first + len(tile))
-    column_sq_norm = state.sq_norm[here] if own else sq_norm(product.widen(columns))
     # Of a tile of its own, a shard compared the rows above when those were the tile.
     for low in range(first if own else 0, len(shard.features), TILE):
         rows = slice(low, min(low + TILE, len(shard.features)))
-        diagonal = own and low == first
-        operand = columns if diagonal else product.prepare(shard.features[rows] - state.center)
-        found = product.multiply(operand, columns)
-        _look(shard, rows, found, column_sq_norm, tile_start, tile)
-        if own and not diagonal:
-            turned = torch.from_numpy(found).T.contiguous().numpy()  # faster than numpy's
-            above = shard.features[rows]
-            _look(shard, here, turned, state.sq_norm[rows], shard.start + low, above)
+        _multiply(shard, rows, columns, tile_start, tile)
     return sum(int(np.count_nonzero(one.candidates.count < 0)) for one in state.listings)
+
+
+def _multiply(
+    shard: Shard, rows: slice, columns: Any, tile_start: int, tile: Float32[np.ndarray, "m D"]
+) -> None:
+    """Compare some of the shard's rows with a tile, whose operand is `columns`.
+
+    The products are those of a tile of its own with these rows as well, the other way round.
+    """
+    state: _Search = shard.state[_STATE]
+    product = state.product
+    first = tile_start - shard.start
+    if rows.start == first:
+        _look(
+            shard, rows, product.multiply(columns, columns), state.sq_norm[rows], tile_start, tile
+        )
+        return
+    features = shard.features[rows]
+    found = product.multiply(product.prepare(features, state.center), columns)
+    if not 0 <= first < len(shard.features):
+        _look(shard, rows, found, sq_norm(product.widen(columns)), tile_start, tile)
+        return
+    here = slice(first, first + len(tile))
+    _look(shard, rows, found, state.sq_norm[here], tile_start, tile)
+    found = torch.from_numpy(found).T.contiguous().numpy()  # faster than numpy's
+    _look(shard, here, found, state.sq_norm[rows], shard.start + rows.start, features)
 
 
 def _look(
@@ -277,8 +295,8 @@ def _refine(shard: Shard, tile_start: int, tile: Float32[np.ndarray, "m D"]) -> 
         listing.pairs.fill(shard.features, tile_start, tile)
         for low in range(0, len(listing.crowded), TILE):
             rows = listing.crowded[low : low + TILE]
-            operand = product.prepare(shard.features[rows] - state.center)
-            columns = product.prepare(tile - state.center)
+            operand = product.prepare(shard.features[rows], state.center)
+            columns = product.prepare(tile, state.center)
             found = product.multiply(operand, columns)
             estimates = Estimates(
                 squared=state.sq_norm[rows, None] + sq_norm(product.widen(columns)) - 2 * found,

@@ -19,7 +19,18 @@ from cluster.shards import (
     send_features,
     start_actors,
 )
-from reid.clustering import KMeansResult, Shard, ShardPool, greedy_kmeans_plusplus, kmeans, split
+from reid.clustering import (
+    KMeansResult,
+    Shard,
+    ShardPool,
+    camera_jaccard_distance,
+    dbscan,
+    greedy_kmeans_plusplus,
+    jaccard_distance,
+    kmeans,
+    nearest_neighbors,
+    split,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -81,6 +92,26 @@ def test_clustering_is_the_same_as_in_one_process(actors: list[Any], num_actors:
         greedy_kmeans_plusplus(local, NUM_CLUSTERS, seed=1),
     )
     assert_same(kmeans(pool, NUM_CLUSTERS, seed=1), kmeans(local, NUM_CLUSTERS, seed=1))
+
+
+def test_sparse_clustering_is_the_same_as_in_one_process(actors: list[Any]) -> None:
+    features, camid = view(7), np.arange(NUM_ROWS) % 5
+    send(actors, features, "global", (9, 0))
+    pool = pool_of(actors, "global", (9, 0))
+    near, expected = nearest_neighbors(pool, 9), nearest_neighbors(features, 9)
+    np.testing.assert_array_equal(near.indices, expected.indices)
+    np.testing.assert_array_equal(near.distances, expected.distances)
+    for ours, local in (
+        (jaccard_distance(pool, k1=12), jaccard_distance(features, k1=12)),
+        (
+            camera_jaccard_distance(pool, camid, max_distance=0.7),
+            camera_jaccard_distance(features, camid, max_distance=0.7),
+        ),
+    ):
+        np.testing.assert_array_equal(ours.indptr, local.indptr)
+        np.testing.assert_array_equal(ours.indices, local.indices)
+        np.testing.assert_array_equal(ours.data, local.data)
+        np.testing.assert_array_equal(dbscan(ours, eps=0.6), dbscan(local, eps=0.6))
 
 
 def test_shards_without_rows_take_part(actors: list[Any]) -> None:

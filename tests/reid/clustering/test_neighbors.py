@@ -9,8 +9,8 @@ import torch
 
 from reid.clustering import Neighbors, nearest_neighbors, split
 from reid.clustering import search as search_module
-from reid.clustering.listing import Wanted
 from reid.clustering.neighbor_candidates import ALL, OTHER, SAME
+from reid.clustering.listing import Wanted
 from reid.clustering.products import BFLOAT16, FLOAT32, Product, fastest_product, growth, sq_norm
 from reid.clustering.search import search
 
@@ -70,7 +70,7 @@ def coarse(bits: int, *, output_error: float) -> Product:
     return replace(
         FLOAT32,
         name="coarse",
-        prepare=lambda rows: first_bits(rows, bits),
+        prepare=lambda rows, center: first_bits(rows - center, bits),
         multiply=lambda left, right: first_bits(left @ right.T, bits),
         output_error=output_error,
     )
@@ -93,11 +93,11 @@ def test_ties_and_equal_rows_go_to_the_lowest_index_after_the_row_itself(
 
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
-@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-19, 1e6])
 def test_features_of_any_size_and_offset(scale: float, shift: float) -> None:
     features = (scale * (identities(700, 130, 40, seed=1) + shift)).astype(np.float32)
     ours, expected = nearest_neighbors(features, 12), brute(features, 12)
-    np.testing.assert_allclose(ours.distances, expected.distances, rtol=2e-7)
+    np.testing.assert_allclose(ours.distances, expected.distances, rtol=2e-7, atol=1e-45)
     # Where two are equal but for the order of a sum, either may come first.
     differ = ours.indices != expected.indices
     assert differ.mean() < 1e-3
@@ -128,7 +128,8 @@ def test_the_bounds_of_the_products_hold(product: Product, num_features: int) ->
     rows = rng.normal(size=(80, num_features)) * 10.0 ** rng.integers(-5, 6, size=(80, 1))
     rows[:20] = np.abs(rows[:20])  # sums without cancellation
     rows[20:30] = 1 + 2.0**-8 * (1 - 1e-3)  # each number rounded as far as can be
-    operand = product.prepare(rows.astype(np.float32))
+    center = np.zeros(num_features, dtype=np.float32)
+    operand = product.prepare(rows.astype(np.float32), center)
     rounded = product.widen(operand)
     exact = rounded.astype(np.float64)
     length = np.linalg.norm(exact, axis=1)

@@ -168,6 +168,8 @@ def test_bad_questions_are_refused() -> None:
     labels = np.zeros(4, dtype=np.int64)
     with pytest.raises(ValueError, match=r"lengths \(4, 4, 3\)"):
         reliability(labels, labels, labels[1:])
+    with pytest.raises(ValueError, match="a label is below -1"):
+        reliability(labels, labels - 2, labels)
     for gap in (-0.1, 0.5):
         with pytest.raises(ValueError, match="choose 0 <= eps_gap < eps"):
             self_paced_labels(sparse.csr_array((3, 3)), eps=0.5, eps_gap=gap)
