@@ -9,8 +9,8 @@ import torch
 
 from reid.clustering import Neighbors, nearest_neighbors, split
 from reid.clustering import search as search_module
-from reid.clustering.neighbor_candidates import ALL, OTHER, SAME
 from reid.clustering.listing import Wanted
+from reid.clustering.neighbor_candidates import ALL, OTHER, SAME
 from reid.clustering.products import BFLOAT16, FLOAT32, Product, fastest_product, growth, sq_norm
 from reid.clustering.search import search
 
