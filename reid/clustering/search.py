@@ -57,8 +57,8 @@ class _Search:
 
     `center` (D,) is taken from all rows: what features share would only add to the errors.
     `sq_norm` (n,) is of the rounded rows, `rounding` (n,) how far they are from the rows, `slack`
-    and `reach` (n,) are the bounds of `candidates.py`. `farthest` (n,) squared distances so far,
-    none when they are not wanted.
+    and `reach` (n,) are the bounds of `neighbor_candidates.py`. `farthest` (n,) squared distances
+    so far, none when they are not wanted.
     """
 
     product: Product
