@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 from sklearn.cluster import kmeans_plusplus
 
-from jobs.benchmarks.timing import interleaved, median_ratio
+from jobs.benchmarks.timing import compared, interleaved
 from jobs.console import Show
 from reid.clustering import greedy_kmeans_plusplus, split
 from reid.clustering.assignment import nothing_found, search
@@ -158,16 +158,14 @@ def measure(
         show("k-means", done, len(cases), case.name)
         seconds = interleaved({"ours": case.ours, "theirs": case.theirs}, repeats=repeats)
         rows.append(
-            {
-                "case": case.name,
-                "ours_cpu_s": statistics.median(seconds["ours"]) / case.units,
-                "peer": case.peer,
-                "peer_cpu_s": statistics.median(seconds["theirs"]) / case.units,
-                "ratio": median_ratio(seconds["theirs"], seconds["ours"]),
-                "ours_peak_mib": None,
-                "peer_peak_mib": None,
-                "parity": case.parity(),
-            }
+            compared(
+                case.name,
+                seconds["ours"],
+                peer=case.peer,
+                theirs=seconds["theirs"],
+                parity=case.parity(),
+                per=case.units,
+            )
         )
     show("k-means", len(cases), len(cases), "")
     return rows

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, UInt64
 
+from reid.clustering.seeding import check_num_distinct
 from reid.clustering.shards import Shard, ShardPool
 from reid.types import OUTLIER
 
@@ -66,11 +67,7 @@ def check_distinct(pool: ShardPool, num_clusters: int) -> None:
     A shard reads its rows only until it has found enough; their digests (8 bytes each) travel.
     """
     found = np.unique(np.concatenate(pool.map(_distinct, num_clusters)))
-    if len(found) < num_clusters:
-        raise ValueError(
-            f"num_clusters is {num_clusters} but the {pool.num_rows} rows hold only {len(found)} "
-            "distinct ones: choose at most that many clusters"
-        )
+    check_num_distinct(num_clusters, pool.num_rows, len(found))
 
 
 def check_labels(labels: Int64[np.ndarray, "N"], *, name: str, num_identities: int = 2) -> None:
