@@ -65,9 +65,9 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"{result['machine']}, {result['date']}, commit {result['commit']}", highlight=False
     )
-    console.print(what.table_of(rows))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    console.print(what.table_of(rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What every method is to the loop: a config and six methods."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
@@ -91,11 +92,44 @@ class RunConfig:
             )
 
     @property
+    def starts(self) -> dict[str, str]:
+        """{field: source run or checkpoint file that a backbone starts from}; none: `weights`."""
+        return {}
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether labelled source images are trained on."""
+        return False
+
+    @property
+    def clusters(self) -> bool:
+        """Whether target images are clustered each round."""
+        return True
+
+    def check_target(self, num_images: int) -> None:
+        """Raise ValueError for settings that a target of so many training images cannot train."""
+
+    @property
     def stride(self) -> Literal[1, 2]:
         """The last stage's stride, resolved."""
         if self.last_stride is not None:
             return self.last_stride
         return 2 if self.backbone in ("resnet18", "resnet34") else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a recipe's networks and memories are sized by, besides its config."""
+
+    num_identities: int
+    """identities of the source's training images, 0 where none are read"""
+    num_images: int
+    """training images of the target"""
+
+
+Backbones = Mapping[str, Mapping[str, Tensor]]
+"""The weights of each of `RunConfig.starts`."""
+NO_BACKBONES: Backbones = MappingProxyType({})
 
 
 @runtime_checkable
@@ -105,7 +139,7 @@ class Recipe(Protocol):
     `networks` holds everything the method learns (students, teachers, memories as buffers): the
     loop moves, saves and switches it as a whole. `student` is the trainable part, which the loop
     replaces by its gradient-averaging wrapper. `views` are clustered each round, none where labels
-    are given; `draws` are the batches of a step.
+    are given; `draws` are the batches of a step. `label` may leave a view without labels.
     """
 
     networks: nn.ModuleDict
@@ -114,6 +148,11 @@ class Recipe(Protocol):
     @property
     def config(self) -> RunConfig:
         """What was asked for."""
+        ...
+
+    @property
+    def sizes(self) -> Sizes:
+        """What it was built for."""
         ...
 
     @property
@@ -149,6 +188,42 @@ class Recipe(Protocol):
     def after_step(self, *, step: int) -> None:
         """Update teacher or memory; `step` counts from 0 over the whole run."""
         ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A recipe with a memory of whole tables, clustered instead of new features."""
+
+    def begin_run(self, extract: "Extract") -> None:
+        """Fill the memory before the first round, from features of whole tables."""
+        ...
+
+    def remembered(self) -> dict[str, Float[Tensor, "N D"]]:
+        """Return the rows to cluster, a unit-length matrix a view."""
+        ...
+
+
+Extract = Callable[[str, Callable[[Tensor], Tensor]], Tensor]
+"""Called with (table, function of images (B,3,H,W)); returns all rows' values on every rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method as the commands know it: its config's class, its recipe, its named runs."""
+
+    config: type[RunConfig]
+    recipe: Callable[..., Recipe]
+    """called with (config, sizes=Sizes, backbones=Backbones)"""
+    runs: Mapping[str, RunConfig]
+
+
+def check_clusters(num_clusters: int, num_images: int) -> None:
+    """Refuse more clusters than images."""
+    if num_clusters > num_images:
+        raise ValueError(
+            f"num_clusters is {num_clusters}, but the target has only {num_images} training "
+            "images; give fewer clusters with --num-clusters"
+        )
 
 
 def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:

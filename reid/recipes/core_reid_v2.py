@@ -22,7 +22,7 @@ on the built-in worlds over three seeds (LOG.md), not always what was released:
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -42,10 +42,21 @@ from reid.models import (
     ema_copy,
     ema_update,
     reset_from_centers_,
-    resnet,
 )
-from reid.models.weights import load_weights, seeded
-from reid.recipes.contract import DEMO_BUDGET, OptimConfig, RunConfig, check_teacher, round_seed
+from reid.models.weights import seeded
+from reid.recipes.contract import (
+    DEMO_BUDGET,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    OptimConfig,
+    RunConfig,
+    Sizes,
+    check_clusters,
+    check_teacher,
+    round_seed,
+)
+from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 VIEWS = ("global", "top", "bottom")
@@ -78,6 +89,15 @@ class CoreReIDV2Config(RunConfig):
         super().__post_init__()
         check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """The one source run."""
+        return {"initial": self.initial}
+
+    def check_target(self, num_images: int) -> None:
+        """Refuse more clusters than images."""
+        check_clusters(self.num_clusters, num_images)
+
 
 class FusedStudent(nn.Module):
     """The student with the fusion it feeds: all that may receive gradients in one module."""
@@ -102,15 +122,12 @@ class CoreReIDV2:
 
     views = VIEWS
 
-    def __init__(self, config: CoreReIDV2Config, *, backbone: Mapping[str, Any]) -> None:
-        self.config = config
-        net = PartNet(
-            resnet(config.backbone, weights=None, last_stride=config.stride, seed=config.seed),
-            config.num_clusters,
-            attention=True,
-            seed=config.seed,
-        )
-        load_weights(net.backbone, backbone)
+    def __init__(
+        self, config: CoreReIDV2Config, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+    ) -> None:
+        self.config, self.sizes = config, sizes
+        trunk = first_backbone(config, backbones, "initial")
+        net = PartNet(trunk, config.num_clusters, attention=True, seed=config.seed)
         self.student = FusedStudent(net, seed=config.seed)
         self.teacher = ema_copy(net)
         if config.fusion == "released":
@@ -210,3 +227,5 @@ RUNS: dict[str, CoreReIDV2Config] = {
     "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET),
 }
 """Named runs: published pairs, and the built-in pair on which `make demo` runs."""
+
+METHOD = Method(config=CoreReIDV2Config, recipe=CoreReIDV2, runs=RUNS)

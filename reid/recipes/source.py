@@ -22,8 +22,17 @@ from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
 from reid.data.steps import Draw
 from reid.losses import smoothed_cross_entropy, softmax_triplet
-from reid.models import GlobalNet, bidirectional_mean, resnet
-from reid.recipes.contract import DEMO, OptimConfig, RunConfig
+from reid.models import GlobalNet, bidirectional_mean
+from reid.recipes.contract import (
+    DEMO,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    OptimConfig,
+    RunConfig,
+    Sizes,
+)
+from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
@@ -42,6 +51,8 @@ class SourceConfig(RunConfig):
     """share of the ID target spread over all identities"""
     mix_target: bool = True
     """also forward an unlabelled target batch, whose only effect is on BatchNorm statistics"""
+    reads_source = True
+    clusters = False
 
 
 class Source:
@@ -49,12 +60,12 @@ class Source:
 
     views: tuple[str, ...] = ()
 
-    def __init__(self, config: SourceConfig, *, num_identities: int) -> None:
-        self.config = config
-        backbone = resnet(
-            config.backbone, weights=config.weights, last_stride=config.stride, seed=config.seed
-        )
-        self.student = GlobalNet(backbone, num_identities, seed=config.seed)
+    def __init__(
+        self, config: SourceConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+    ) -> None:
+        self.config, self.sizes = config, sizes
+        trunk = first_backbone(config, backbones)
+        self.student = GlobalNet(trunk, sizes.num_identities, seed=config.seed)
         self.networks = nn.ModuleDict({"student": self.student})
         size = {"num_identities": config.num_identities, "num_instances": config.num_instances}
         self.draws: tuple[Draw, ...] = (
@@ -127,3 +138,5 @@ RUNS: dict[str, SourceConfig] = {
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }
 """Named runs: published pairs, the demo's source stage, and the demo's supervised upper bound."""
+
+METHOD = Method(config=SourceConfig, recipe=Source, runs=RUNS)

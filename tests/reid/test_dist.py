@@ -57,7 +57,7 @@ def digest(module: torch.nn.Module) -> str:
 
 
 def training(config, backbone, world, hooks) -> dict:
-    recipe = build(config, backbone=backbone)
+    recipe = build(config, sizes=world.sizes, backbones={"initial": backbone})
     fit(recipe, world.tables, test=world.test, hooks=hooks, device=CPU)
     query = world.test.query_pixels  # fewer rows than one batch: the first rank has none
     rows = {"rows": range(len(query)), "batch_size": config.extract_batch}

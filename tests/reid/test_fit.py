@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from reid.checkpoint import from_bytes
-from reid.fit import fit, learning_rate, stretches, update
+from reid.fit import fit, stretches
+from reid.optim import learning_rate, update
 from reid.recipes.contract import OptimConfig
 
 CPU = torch.device("cpu")

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from reid.checkpoint import RunState
-from reid.fit import make_optimizer, snapshot
+from reid.fit import snapshot
+from reid.optim import make_optimizer
 from reid.override import config_hash, differences, flatten, override
 from reid.recipes import RUNS, from_flat, method_of, restore
 
