@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Group
 
 from jobs.benchmarks import clustering_kmeans, clustering_sparse
-from jobs.benchmarks.timing import tables_of_compared
+from jobs.benchmarks.features import made_features
+from jobs.benchmarks.timing import measured, tables_of_compared
 from jobs.console import Show
 
 
@@ -35,17 +36,20 @@ class Options:
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
     """Check and time every case; return one row a case."""
-    rows = clustering_kmeans.measure(
-        num_rows=options.num_images,
-        num_features=options.num_features,
-        num_clusters=options.num_clusters,
-        repeats=options.repeats,
-        show=show,
-    )
-    for row in rows:
-        row["case"] = f"k-means: {row['case']}"
-    features = clustering_sparse.made_features(options.num_images, options.num_features)
-    return rows + clustering_sparse.rows(features, repeats=options.repeats, show=show)
+    show("comparisons", 0, 1, "made features")
+    features = made_features(options.num_images, options.num_features)
+    cases = {
+        "k-means": clustering_kmeans.cases(features, options.num_clusters),
+        "clustering": clustering_sparse.cases(features),
+    }
+    every = [(group, case) for group, mine in cases.items() for case in mine]
+    rows = []
+    for done, (group, case) in enumerate(every):
+        show("comparisons", done, len(every), case.name)
+        row = measured(case, repeats=options.repeats)
+        rows.append(row | {"case": f"{group}: {case.name}"})
+    show("comparisons", len(every), len(every), "")
+    return rows
 
 
 def table_of(rows: Sequence[dict[str, Any]]) -> Group:

@@ -1,7 +1,7 @@
 """The sparse part of clustering against what people use: neighbours, Jaccard, DBSCAN, reliability.
 
-`rows` measures the comparisons of `cases`, each after a check of parity. The memory of the one of
-N x N arrays is measured in processes of their own, which this file is as well:
+The memory of what makes N x N arrays is measured in processes of their own, which this file is as
+well:
 
     python -m jobs.benchmarks.clustering_sparse ours|peer NUM_ROWS NUM_FEATURES
 
@@ -13,8 +13,7 @@ Legend: N rows, D feature dimensions.
 
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from jobs.benchmarks.timing import compared, cpu_seconds
-from jobs.console import Show
+from jobs.benchmarks.features import made_features
+from jobs.benchmarks.timing import Case
 from reid.clustering import (
     Reliability,
     dbscan,
@@ -45,53 +44,6 @@ REACH = 0.65
 RADII = np.linspace(0.4, 0.6, 20)
 MIN_SAMPLES_TRIED = (2, 3, 4, 6)
 JACCARD = f"Jaccard k1={K1} and DBSCAN"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Two ways to one result; `parity` compares them, and raises AssertionError if they differ.
-
-    `share` is the part of the peer's work that `theirs` does: its time is divided by it.
-    """
-
-    name: str
-    peer: str
-    ours: Callable[[], Any]
-    theirs: Callable[[], Any]
-    parity: Callable[[Any, Any], str]
-    share: float = 1.0
-
-
-def made_features(
-    num_rows: int = 12_936,
-    num_features: int = 2048,
-    *,
-    seed: int = 0,
-    rank: int = 128,
-    num_cameras: int = 6,
-    camera_shift: float = 0.7,
-    spread: float = 1.25,
-    noise: float = 0.35,
-) -> NDArray[np.float32]:
-    """Return unit rows (N,D) as networks make them: identities of low rank, shifted by camera.
-
-    17 images of an identity on average (Market-1501 has as many), in no order; `spread` within an
-    identity, in the same few dimensions, varies among images, `noise` is in all dimensions.
-    """
-    rng = np.random.Generator(np.random.Philox(seed))
-    num_identities = max(1, num_rows // 17)
-    identity = rng.integers(num_identities, size=num_rows)
-    camera = rng.integers(num_cameras, size=num_rows)
-    latent = rng.normal(size=(num_identities, rank))[identity]
-    latent += camera_shift * rng.normal(size=(num_cameras, rank))[camera]
-    latent += spread * rng.uniform(0.5, 1.5, (num_rows, 1)) * rng.normal(size=(num_rows, rank))
-    axes = rng.normal(size=(rank, num_features)) / np.sqrt(rank)
-    features: NDArray[np.float32] = latent.astype(np.float32) @ axes.astype(np.float32)
-    for low in range(0, num_rows, 1024):
-        rows = features[low : low + 1024]
-        rows += noise * rng.standard_normal(rows.shape, dtype=np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return features
 
 
 def cases(features: NDArray[np.float32]) -> list[Case]:
@@ -127,6 +79,7 @@ def cases(features: NDArray[np.float32]) -> list[Case]:
             ours=lambda: sparse_labels(features),
             theirs=lambda: dense_labels(features),
             parity=_same_labels,
+            peak_mib=lambda: (peak_mib("ours", *features.shape), peak_mib("peer", *features.shape)),
         ),
         Case(
             name=f"{len(every)} runs of DBSCAN on one matrix",
@@ -144,44 +97,6 @@ def cases(features: NDArray[np.float32]) -> list[Case]:
             parity=_same_scores,
         ),
     ]
-
-
-def rows(
-    features: NDArray[np.float32], *, repeats: int, peaks: bool = True, show: Show
-) -> list[dict[str, Any]]:
-    """Return a row for each case: processor seconds of both sides in turn, parity first."""
-    found = []
-    every = cases(features)
-    for done, case in enumerate(every):
-        show("comparisons", done, len(every), case.name)
-        note = case.parity(case.ours(), case.theirs())
-        ours, theirs = _in_turn(case, repeats)
-        peak = None
-        if peaks and case.name == JACCARD:
-            peak = (peak_mib("ours", *features.shape), peak_mib("peer", *features.shape))
-        found.append(
-            compared(
-                f"clustering: {case.name}",
-                ours,
-                peer=case.peer,
-                theirs=[seconds / case.share for seconds in theirs],
-                parity=note,
-                peak_mib=peak,
-            )
-        )
-    return found
-
-
-def _in_turn(case: Case, repeats: int) -> tuple[list[float], list[float]]:
-    """Return processor seconds of both sides, ABBA...; the check of parity has warmed them up."""
-    sides = (case.ours, case.theirs)
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats):
-        for side in (0, 1) if repeat % 2 == 0 else (1, 0):
-            started = cpu_seconds()
-            sides[side]()
-            seconds[side].append(cpu_seconds() - started)
-    return seconds
 
 
 def sparse_labels(features: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -270,27 +185,29 @@ def _sklearn(distance: NDArray[np.float32], eps: float, min_samples: int) -> NDA
     return labels
 
 
-def _same_sets(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> str:
-    share = float((np.sort(ours, axis=1) == np.sort(theirs, axis=1)).all(axis=1).mean())
+def _same_sets(ours: Sequence[NDArray[np.int64]], theirs: Sequence[NDArray[np.int64]]) -> str:
+    mine, peers = (np.sort(side[0], axis=1) for side in (ours, theirs))
+    share = float((mine == peers).all(axis=1).mean())
     assert share >= 0.999, f"only {share:.2%} of rows have the same neighbours"
     return f"same sets on {share:.2%} of rows"
 
 
-def _same_labels(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> str:
-    assert (ours == theirs).all(), f"{(ours != theirs).sum()} labels differ"
-    return f"identical labels: {ours.max() + 1} clusters, {(ours < 0).mean():.0%} outliers"
+def _same_labels(ours: Sequence[NDArray[np.int64]], theirs: Sequence[NDArray[np.int64]]) -> str:
+    labels = ours[0]
+    assert (labels == theirs[0]).all(), f"{(labels != theirs[0]).sum()} labels differ"
+    return f"identical labels: {labels.max() + 1} clusters, {(labels < 0).mean():.0%} outliers"
 
 
-def _same_of_some(ours: dict[Any, Any], theirs: dict[Any, Any]) -> str:
-    for run, labels in theirs.items():
-        _same_labels(ours[run], labels)
-    return f"identical labels on {len(theirs)} runs"
+def _same_of_some(ours: Sequence[dict[Any, Any]], theirs: Sequence[dict[Any, Any]]) -> str:
+    for run, labels in theirs[0].items():
+        _same_labels([ours[0][run]], [labels])
+    return f"identical labels on {len(theirs[0])} runs"
 
 
-def _same_scores(ours: Reliability, theirs: Reliability) -> str:
+def _same_scores(ours: Sequence[Reliability], theirs: Sequence[Reliability]) -> str:
     apart = max(
-        float(np.abs(ours.independence - theirs.independence).max()),
-        float(np.abs(ours.compactness - theirs.compactness).max()),
+        float(np.abs(ours[0].independence - theirs[0].independence).max()),
+        float(np.abs(ours[0].compactness - theirs[0].compactness).max()),
     )
     assert apart < 1e-6, f"scores differ by {apart}"
     return f"scores within {apart:.0e}"

@@ -3,10 +3,31 @@
 import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Two ways to one result, `ours` and the `peer`'s, and what makes them comparable.
+
+    `parity` gets what `tries` unmeasured runs of each side returned; it says what it found equal,
+    or raises. Both times are divided by `units`; `theirs` does only a `share` of the peer's work,
+    so its time is divided by that, too. `peak_mib` measures the memory of both, ours first.
+    """
+
+    name: str
+    peer: str
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    parity: Callable[[Sequence[Any], Sequence[Any]], str]
+    tries: int = 1
+    units: int = 1
+    share: float = 1.0
+    peak_mib: Callable[[], tuple[float, float]] | None = None
 
 
 def cpu_seconds() -> float:
@@ -18,17 +39,41 @@ def cpu_seconds() -> float:
     return total
 
 
+def measured(case: Case, *, repeats: int) -> dict[str, Any]:
+    """Return the row of a case: both sides in turn, after their parity."""
+    tried = [(case.ours(), case.theirs()) for _ in range(case.tries)]
+    ours, theirs = zip(*tried, strict=True)
+    parity = case.parity(ours, theirs)
+    seconds = interleaved({"ours": case.ours, "theirs": case.theirs}, repeats=repeats, warm=True)
+    return compared(
+        case.name,
+        seconds["ours"],
+        peer=case.peer,
+        theirs=[each / case.share for each in seconds["theirs"]],
+        parity=parity,
+        per=case.units,
+        peak_mib=case.peak_mib() if case.peak_mib else None,
+    )
+
+
 def interleaved(
-    cases: Mapping[str, Callable[[], object]], *, repeats: int
+    cases: Mapping[str, Callable[[], object]], *, repeats: int, warm: bool = False
 ) -> dict[str, list[float]]:
-    """Return each case's processor seconds, one a repeat; a first, unmeasured turn warms all up."""
+    """Return each case's processor seconds, one a repeat, in turns ABBA...
+
+    A first, unmeasured turn warms all up, unless they are `warm`.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for repeat in range(repeats + 1):
-        for name, case in cases.items():
+    turns = list(cases.items())
+    if not warm:
+        for _, case in turns:
+            case()
+    for _ in range(repeats):
+        for name, case in turns:
             started = cpu_seconds()
             case()
-            if repeat:
-                seconds[name].append(cpu_seconds() - started)
+            seconds[name].append(cpu_seconds() - started)
+        turns.reverse()
     return seconds
 
 

@@ -105,13 +105,47 @@ def test_changes_need_a_name() -> None:
         measure(Options(set=("fusion=released",)), show=silent)
 
 
-def test_turns_alternate_and_the_first_is_not_measured() -> None:
+@pytest.mark.parametrize("warm", [False, True])
+def test_turns_alternate_and_the_first_is_not_measured(warm: bool) -> None:
     calls: list[str] = []
     cases = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
-    seconds = timing.interleaved(cases, repeats=2)
-    assert calls == ["a", "b"] * 3
+    seconds = timing.interleaved(cases, repeats=2, warm=warm)
+    assert calls == ["a", "b"] * (not warm) + ["a", "b", "b", "a"]
     assert {name: len(times) for name, times in seconds.items()} == {"a": 2, "b": 2}
     assert timing.median_ratio([2.0, 9.0, 4.0], [1.0, 1.0, 4.0]) == 2.0
+
+
+def counted(clock: list[float], **changes: Any) -> timing.Case:
+    """Return a case of a second each run, the peer's of two, that returns when it began."""
+
+    def run(seconds: float) -> float:
+        clock[0] += seconds
+        return clock[0] - seconds
+
+    def parity(ours: tuple[float, ...], theirs: tuple[float, ...]) -> str:
+        return f"{ours} {theirs} {clock[0]}"
+
+    sides = {"ours": lambda: run(1.0), "theirs": lambda: run(2.0)}
+    return timing.Case(name="x", peer="y", parity=parity, **sides, **changes)
+
+
+def test_a_case_is_measured_after_its_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing, "cpu_seconds", lambda: clock[0])
+    case = counted(clock, tries=2, peak_mib=lambda: (1.0, 2.0))
+    row = timing.measured(case, repeats=3)
+    assert row["parity"] == "(0.0, 3.0) (1.0, 4.0) 6.0"
+    assert clock == [6 + 9]
+    assert (row["ours_cpu_s"], row["peer_cpu_s"], row["ratio"]) == (1, 2, 2)
+    assert (row["ours_peak_mib"], row["peer_peak_mib"]) == (1, 2)
+
+
+def test_times_are_of_a_unit_and_of_all_the_peers_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing, "cpu_seconds", lambda: clock[0])
+    row = timing.measured(counted(clock, units=4, share=0.1), repeats=3)
+    assert (row["ours_cpu_s"], row["peer_cpu_s"], row["ratio"]) == (0.25, 5, 20)
+    assert row["ours_peak_mib"] is None
 
 
 def test_processor_time_is_counted_with_that_of_ended_children() -> None:
@@ -167,26 +201,22 @@ def test_data_parity_is_found_before_times(tmp_path: Path) -> None:
     assert parity["dali"] != data.decoding_parity(paths)["dali"]
 
 
-def test_clustering_joins_the_rows_of_both_parts(
+def test_clustering_measures_the_cases_of_both_parts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def row(case: str) -> dict[str, Any]:
-        return timing.compared(case, [1.0], peer="p", theirs=[2.0], parity="equal")
-
-    sizes = []
-    kmeans, sparse = clustering.clustering_kmeans, clustering.clustering_sparse
-    monkeypatch.setattr(kmeans, "measure", lambda **at: sizes.append(at) or [row("seeding")])
-    monkeypatch.setattr(sparse, "rows", lambda features, **_: [row(f"sparse: {features.shape}")])
+    asked: list[tuple[Any, ...]] = []
+    for module in (clustering.clustering_kmeans, clustering.clustering_sparse):
+        monkeypatch.setattr(
+            module,
+            "cases",
+            lambda features, *rest: asked.append((features.shape, *rest)) or [counted([0.0])],
+        )
     file = tmp_path / "rows.json"
     main(["clustering", "--num-images", "60", "--num-features", "8", "--json", str(file)])
     result = json.loads(file.read_text())
     assert result["what"] == "clustering"
-    assert [row["case"] for row in result["rows"]] == ["k-means: seeding", "sparse: (60, 8)"]
-    assert (sizes[0]["num_rows"], sizes[0]["num_features"], sizes[0]["num_clusters"]) == (
-        60,
-        8,
-        700,
-    )
+    assert [row["case"] for row in result["rows"]] == ["k-means: x", "clustering: x"]
+    assert asked == [((60, 8), 700), ((60, 8),)]
 
 
 def test_durations() -> None:

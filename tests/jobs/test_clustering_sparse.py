@@ -1,4 +1,4 @@
-"""The benchmark of sparse clustering: its reference is the published way, its rows have parity."""
+"""The benchmark of sparse clustering: its reference is the published way, its cases agree."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jobs.benchmarks import clustering_sparse
-from jobs.benchmarks.clustering_sparse import Case, cases, dense_jaccard, made_features, rows
+from jobs.benchmarks.clustering_sparse import dense_jaccard
+from jobs.benchmarks.features import made_features
 
 Golden = Callable[[str], dict[str, np.ndarray]]
 
@@ -19,52 +20,22 @@ def test_the_dense_reference_is_the_published_way(golden: Golden) -> None:
     )
 
 
-def test_made_features_are_unit_rows_that_a_seed_repeats() -> None:
-    features = made_features(700, 64, seed=1)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(features, made_features(700, 64, seed=1))
-    assert (features != made_features(700, 64, seed=2)).all()
-
-
-def test_every_case_is_measured_after_its_parity() -> None:
+def test_every_case_has_parity() -> None:
     features = made_features(900, 96)
-    shown: list[str] = []
-    found = rows(features, repeats=1, peaks=False, show=lambda *what: shown.append(what[3]))
-    assert [row["case"] for row in found] == [f"clustering: {case}" for case in shown]
-    assert len(found) == len(cases(features)) == 5
-    for row in found:
-        assert row["ours_cpu_s"] > 0
-        assert row["peer_cpu_s"] > 0
-        assert row["parity"]
-    assert "identical labels" in found[2]["parity"]
-
-
-def test_the_peer_is_charged_for_all_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def counted(kind: str) -> Callable[[], object]:
-        return lambda: clock.__setitem__(0, clock[0] + {"ours": 1.0, "peer": 2.0}[kind])
-
-    clock = [0.0]
-    case = Case(
-        name="x",
-        peer="y",
-        ours=counted("ours"),
-        theirs=counted("peer"),
-        parity=lambda *_: "same",
-        share=0.1,
-    )
-    monkeypatch.setattr(clustering_sparse, "cases", lambda _: [case])
-    monkeypatch.setattr(clustering_sparse, "cpu_seconds", lambda: clock[0])
-    (row,) = rows(np.zeros((2, 2), np.float32), repeats=3, show=lambda *_: None)
-    assert (row["ours_cpu_s"], row["peer_cpu_s"], row["ratio"]) == (1, 20, 20)
+    every = clustering_sparse.cases(features)
+    said = [case.parity([case.ours()], [case.theirs()]) for case in every]
+    assert len(said) == 5
+    assert "identical labels" in said[2]
+    assert [case.peak_mib is None for case in every] == [True, True, False, True, True]
+    assert every[3].share == 2 / 80
 
 
 def test_failed_parity_gives_no_figures() -> None:
     labels = np.array([0, 0, 1])
     with pytest.raises(AssertionError, match="1 labels differ"):
-        clustering_sparse._same_labels(labels, np.array([0, 0, 0]))
+        clustering_sparse._same_labels([labels], [np.array([0, 0, 0])])
     with pytest.raises(AssertionError, match="have the same neighbours"):
-        clustering_sparse._same_sets(np.array([[0, 1]]), np.array([[0, 2]]))
+        clustering_sparse._same_sets([np.array([[0, 1]])], [np.array([[0, 2]])])
 
 
 def test_memory_of_a_process_of_its_own() -> None:
