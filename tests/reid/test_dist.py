@@ -32,6 +32,7 @@ def collectives(rank: int) -> dict:
     norm.running_mean.fill_(rank)
     norm.running_var.fill_(10.0 * (rank + 1))
     norm.num_batches_tracked.fill_(7 + rank)
+    norm.register_buffer("memory", torch.full((3,), float(rank)))
     dist.average_buffers(norm)
     layer = torch.nn.Linear(2, 1, bias=False)
     with torch.no_grad():
@@ -129,12 +130,13 @@ def test_averages_are_over_ranks(ranks):
         assert torch.equal(found["collectives"]["average"], torch.tensor([0.5, 4.0]))
 
 
-def test_floating_buffers_are_averaged_and_counters_are_not(ranks):
+def test_statistics_are_averaged_and_other_buffers_are_not(ranks):
     for rank, found in enumerate(ranks):
         buffers = found["collectives"]["buffers"]
         assert torch.equal(buffers["running_mean"], torch.full((2,), 0.5))
         assert torch.equal(buffers["running_var"], torch.full((2,), 15.0))
         assert int(buffers["num_batches_tracked"]) == 7 + rank
+        assert torch.equal(buffers["memory"], torch.full((3,), float(rank)))
 
 
 def test_wrapped_gradients_are_averaged(ranks):
