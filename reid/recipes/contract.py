@@ -53,7 +53,7 @@ class RunConfig:
     """unlabelled data set, named in the same way, on whose test split the run is evaluated"""
     backbone: BackboneName = "resnet50"
     weights: str | None = "imagenet"
-    """first weights of the backbone: `imagenet` (torchvision's), a file, or None"""
+    """first weights of the backbone: `imagenet` (torchvision's, none for IBN-a), a file, or None"""
     last_stride: Literal[1, 2] | None = None
     """stride of the backbone's last stage; None: 1 for ResNet-50 and deeper, else 2 (published)"""
     height: int = 256
@@ -114,7 +114,7 @@ class RunConfig:
         """The last stage's stride, resolved."""
         if self.last_stride is not None:
             return self.last_stride
-        return 2 if self.backbone in ("resnet18", "resnet34") else 1
+        return 2 if self.backbone.startswith(("resnet18", "resnet34")) else 1
 
 
 @dataclass(frozen=True, kw_only=True)
