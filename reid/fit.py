@@ -90,7 +90,7 @@ def fit(
         first_round, step, labels = state.round, state.step, dict(state.labels)
     elif isinstance(recipe, Remembering):
         recipe.networks.eval()
-        recipe.begin_run(partial(_whole, tables, config=config, device=device))
+        recipe.begin_run(partial(_whole, tables, config=config, device=device), tables)
     recipe.student = dist.wrap(recipe.student)
 
     for round in range(first_round, config.num_rounds):

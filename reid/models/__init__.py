@@ -1,4 +1,4 @@
-"""Networks and their parts: backbones, pooling, attention, fusion, heads, mean teacher."""
+"""Networks and their parts: backbones, norms, pooling, attention, fusion, heads, mean teacher."""
 
 from reid.models.attention import ECAB, SECAB
 from reid.models.backbones import Backbone, BackboneName, resnet

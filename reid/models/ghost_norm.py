@@ -56,7 +56,7 @@ class GhostNorm(nn.Module):
 
         Groups are normalised one after the other. NOTE: no view of the rows has the groups
         side by side, as channels of one call; the copy there and back that such a call needs made
-        it 2 to 5 times slower where measured (CPU).
+        it 2 to 3 times slower where measured (CPU).
 
         Raises:
             ValueError: in training, the rows are not a number of whole groups.

@@ -10,7 +10,7 @@ from reid.checkpoint import RunState
 from reid.models import load_weights
 from reid.override import override
 from reid.recipes import core_reid_v2, mean_teacher, source
-from reid.recipes.contract import NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
+from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 
 METHODS: dict[str, Method] = {
     "source": source.METHOD,
@@ -63,7 +63,7 @@ def restore(state: RunState) -> Recipe:
     """
     config = replace(from_flat(state.kind, state.config), weights=None)
     recipe = build(config, sizes=Sizes(**state.sizes))
-    load_weights(recipe.networks, state.networks)
+    load_weights(recipe.networks, state.networks, resized=(MEMORY,))
     recipe.networks.eval()
     return recipe
 

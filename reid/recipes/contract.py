@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
-from reid.data.steps import Draw
+from reid.data.steps import Draw, Table
 from reid.models.backbones import BackboneName
 from reid.types import Batch, PseudoLabels
 
@@ -53,7 +53,7 @@ class RunConfig:
     """unlabelled data set, named in the same way, on whose test split the run is evaluated"""
     backbone: BackboneName = "resnet50"
     weights: str | None = "imagenet"
-    """first weights of the backbone: `imagenet` (torchvision's), a file, or None"""
+    """first weights of the backbone: `imagenet` (torchvision's, none for IBN-a), a file, or None"""
     last_stride: Literal[1, 2] | None = None
     """stride of the backbone's last stage; None: 1 for ResNet-50 and deeper, else 2 (published)"""
     height: int = 256
@@ -114,7 +114,7 @@ class RunConfig:
         """The last stage's stride, resolved."""
         if self.last_stride is not None:
             return self.last_stride
-        return 2 if self.backbone in ("resnet18", "resnet34") else 1
+        return 2 if self.backbone.startswith(("resnet18", "resnet34")) else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +132,15 @@ Backbones = Mapping[str, Mapping[str, Tensor]]
 NO_BACKBONES: Backbones = MappingProxyType({})
 
 
+MEMORY = "memory."
+"""Where in a recipe's `networks` buffers lie whose number of rows differs from round to round."""
+
+
 @runtime_checkable
 class Recipe(Protocol):
     """A published method: its networks, what is clustered, what is minimised.
 
-    `networks` holds everything the method learns (students, teachers, memories as buffers): the
+    `networks` holds everything the method learns (students, teachers, a `memory` of buffers): the
     loop moves, saves and switches it as a whole. `student` is the trainable part, which the loop
     replaces by its gradient-averaging wrapper. `views` are clustered each round, none where labels
     are given; `draws` are the batches of a step. `label` may leave a view without labels.
@@ -194,7 +198,7 @@ class Recipe(Protocol):
 class Remembering(Protocol):
     """A recipe with a memory of whole tables, clustered instead of new features."""
 
-    def begin_run(self, extract: "Extract") -> None:
+    def begin_run(self, extract: "Extract", tables: Mapping[str, Table]) -> None:
         """Fill the memory before the first round, from features of whole tables."""
         ...
 

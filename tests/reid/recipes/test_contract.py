@@ -190,7 +190,14 @@ def test_teacher_settings_that_cannot_train_are_refused():
 
 @pytest.mark.parametrize(
     ("backbone", "asked", "expected"),
-    [("resnet18", None, 2), ("resnet34", None, 2), ("resnet50", None, 1), ("resnet18", 1, 1)],
+    [
+        ("resnet18", None, 2),
+        ("resnet34", None, 2),
+        ("resnet18_ibn", None, 2),
+        ("resnet50", None, 1),
+        ("resnet50_ibn", None, 1),
+        ("resnet18", 1, 1),
+    ],
 )
 def test_the_last_stride_follows_the_backbone_unless_given(backbone, asked, expected):
     assert RunConfig(backbone=backbone, last_stride=asked).stride == expected
