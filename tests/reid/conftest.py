@@ -142,16 +142,22 @@ def tiny_configs() -> dict[str, RunConfig]:
         "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
         "lf2": replace(RUNS["lf2-demo"], **adapted),
         "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
+        "mmt": replace(RUNS["mmt-demo"], **adapted),
+        "mmt_dbscan": replace(
+            RUNS["mmt-dbscan-demo"], **TINY, k1=6, k2=2, min_samples=2, eps_share=0.03
+        ),
     }
 
 
 @pytest.fixture(scope="session")
 def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
     """Return a function from a tiny config to its recipe with first weights."""
-    backbone = resnet("resnet18", weights=None, last_stride=1, seed=0).state_dict()
+    trained = [
+        resnet("resnet18", weights=None, last_stride=1, seed=seed).state_dict() for seed in (0, 1)
+    ]
 
     def make(config: RunConfig) -> Recipe:
-        backbones = dict.fromkeys(config.starts, backbone)
+        backbones = dict(zip(config.starts, trained, strict=False))
         return build(config, sizes=tiny_world.sizes, backbones=backbones)
 
     return make

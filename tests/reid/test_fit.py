@@ -54,7 +54,12 @@ def series(reports):
 
 @pytest.mark.parametrize(
     ("method", "stops"),
-    [("source", [(1, 2)]), ("mean_teacher", [(1, 0), (1, 2)]), ("core_reid_v2", [(1, 2)])],
+    [
+        ("source", [(1, 2)]),
+        ("mean_teacher", [(1, 0), (1, 2)]),
+        ("core_reid_v2", [(1, 2)]),
+        ("mmt_dbscan", [(0, 2)]),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run):
     config = tiny_configs[method]
@@ -71,6 +76,8 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
         assert after.reports[-1].metrics == hooks.reports[-1].metrics
         before = hooks.reports[: hooks.saved_at.index(stop) + 1]
         assert series([*before, *after.reports]) == series(hooks.reports)
+        if method == "mmt_dbscan":  # found in the first round, never again
+            assert state.networks["eps"] == whole.networks.get_buffer("eps") > 0
         left = range(state.round + (state.step > 0), config.num_rounds)
         assert after.rounds == ([] if method == "source" else list(left))  # none clustered twice
 

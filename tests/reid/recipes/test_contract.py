@@ -117,7 +117,7 @@ def _assert_same(first: Mapping, second: Mapping) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("method", ["source", "mean_teacher"])
+@pytest.mark.parametrize("method", ["source", "mean_teacher", "mmt", "mmt_dbscan"])
 def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
     check_recipe(
         tiny_configs[method], world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks
@@ -236,12 +236,22 @@ def test_round_seeds_are_streams_of_their_own():
     assert round_seed(1, 2, 0) == round_seed(1, 2, 0)
 
 
-@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if hasattr(run, "initial")])
-def test_adaptations_start_from_a_source_run_of_the_same_pair(name):
-    start = RUNS[RUNS[name].initial]
+STARTS = [(name, start) for name, run in RUNS.items() for start in run.starts.values()]
+
+
+@pytest.mark.parametrize(("name", "start"), STARTS)
+def test_adaptations_start_from_source_runs_of_the_same_pair(name, start):
+    start = RUNS[start]
     for field in ("source", "backbone", "height", "width", "last_stride"):
         assert getattr(start, field) == getattr(RUNS[name], field)
     assert training_images(start.target) == training_images(RUNS[name].target)
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if len(run.starts) > 1])
+def test_two_students_start_from_runs_that_differ_in_their_seed_alone(name):
+    first, second = (RUNS[start] for start in RUNS[name].starts.values())
+    assert (first.seed, second.seed) == (1, 2)
+    assert replace(second, seed=1) == first
 
 
 def training_images(dataset: str) -> str:
