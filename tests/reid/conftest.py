@@ -10,7 +10,7 @@ import torch
 
 from reid import dist
 from reid.checkpoint import RunState, to_bytes
-from reid.clustering import split
+from reid.clustering import DBSCANConfig, split
 from reid.data import AugmentConfig, PixelStore, Table, open_pixels
 from reid.data.datasets import load
 from reid.data.synthetic import WorldConfig, write_world
@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
     "extract_batch": 16,
     "augment": AugmentConfig(pad=2),
 }
+TINY_DBSCAN = DBSCANConfig(k1=8, k2=2, eps=0.7, min_samples=2)
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,8 @@ def tiny_configs() -> dict[str, RunConfig]:
         "mmt_dbscan": replace(
             RUNS["mmt-dbscan-demo"], **TINY, k1=6, k2=2, min_samples=2, eps_share=0.03
         ),
+        "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
     }
 
 

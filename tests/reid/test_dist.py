@@ -28,6 +28,7 @@ COUNTS = [3, 1]
 WORLD = 2
 STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
+MUTUAL = ("mmt",)
 MEMORIES = ("hybrid", "cluster", "hardest_cluster")
 
 
@@ -166,10 +167,10 @@ def mutual_step(config, sizes, rank, world):
     labels = torch.arange(size) // config.num_instances
     found = PseudoLabels(
         labels=np.arange(sizes.num_images) % config.num_identities,
-        centers=drawn(config.num_identities, 512, seed=5).numpy(),
-        extras={"agreement": drawn(sizes.num_images, 2, seed=6).sigmoid().numpy()},
+        centers=drawn(config.num_identities, 512, seed=5).double().numpy(),
+        extras={"agreement": drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()},
     )
-    recipe.begin_round({"global": found})
+    recipe.begin_round(dict.fromkeys(recipe.views, found))
     recipe.student = dist.wrap(recipe.student)
     images, second = (drawn(size, 3, 32, 16, seed=seed).double()[part] for seed in (7, 8))
     rows = torch.arange(size)[part]
@@ -220,6 +221,8 @@ def ranks(
             steps_per_round=2,
             optim=OptimConfig(optimizer_reset=True),
         ),
+        "cluster_contrast": replace(tiny_configs["cluster_contrast"], num_rounds=2),
+        "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
         "mmt_dbscan": replace(tiny_configs["mmt_dbscan"], num_rounds=1, steps_per_round=1),
     }
     backbone = make_recipe(configs["mean_teacher"]).student.backbone.state_dict()
@@ -261,7 +264,9 @@ def test_wrapped_gradients_are_averaged(ranks):
         torch.testing.assert_close(found["collectives"]["gradient"], torch.full((1, 2), 1.5))
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2", "mmt_dbscan"])
+@pytest.mark.parametrize(
+    "method", ["mean_teacher", "core_reid_v2", "cluster_contrast", "pplr", "mmt_dbscan"]
+)
 def test_ranks_end_with_equal_weights_labels_and_scores(method, ranks):
     first, second = (found[method] for found in ranks)
     assert first["digest"] == second["digest"]
@@ -294,7 +299,7 @@ def test_two_ranks_train_as_one(job, ranks):
     assert torch.equal(ranks[0]["gathered"][job]["rows"], ranks[1]["gathered"][job]["rows"])
 
 
-@pytest.mark.parametrize("name", ["mmt"])
+@pytest.mark.parametrize("name", MUTUAL)
 def test_two_students_learn_over_two_ranks_what_they_learn_alone(name, mutual, ranks):
     config, sizes = mutual[name]
     alone = mutual_step(config, sizes, 0, 1)
