@@ -13,6 +13,7 @@ from reid.recipes import (
     cluster_contrast,
     core_reid_v1,
     core_reid_v2,
+    inclr,
     lf2,
     mean_teacher,
     mmt,
@@ -28,6 +29,7 @@ METHODS: dict[str, Method] = {
     "lf2": lf2.METHOD,
     "mean_teacher": mean_teacher.METHOD,
     "mmt": mmt.METHOD,
+    "inclr": inclr.METHOD,
     "cluster_contrast": cluster_contrast.METHOD,
     "pplr": pplr.METHOD,
 }

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import (
+    DBSCANConfig,
     ShardPool,
     cluster_means,
     dbscan,
@@ -44,10 +45,12 @@ from reid.clustering import (
 )
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
+from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
 from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
+    check_room,
     follow_,
     mined,
     outputs,
@@ -70,8 +73,18 @@ class MMTConfig(MutualConfig):
     """DBSCAN: neighbours whose sets make the Jaccard distance"""
     k2: int = 6
     """DBSCAN: neighbours whose encodings are averaged, the image itself included"""
+    min_samples: int = 4
+    """DBSCAN: neighbours that make an image a cluster's core, itself included"""
     eps_share: float = 1.6e-3
     """DBSCAN: share of the first round's distances, the smallest, whose mean is eps"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        super().__post_init__()
+        # The rest of what DBSCAN is given; its eps is found, so any that passes will do.
+        DBSCANConfig(k1=self.k1, k2=self.k2, eps=0.5, min_samples=self.min_samples)
+        if not 0 < self.eps_share <= 1:
+            raise ValueError(f"eps_share is {self.eps_share}; it must be above 0 and up to 1")
 
 
 class MMT:
@@ -88,15 +101,16 @@ class MMT:
             backbones,
             lambda trunk, seed: GlobalNet(
                 trunk,
-                config.max_classes(sizes),
+                config.max_classes,
                 seed=seed,
                 dynamic_classes=config.cluster == "dbscan",
             ),
         )
-        self.networks = nn.ModuleDict({"student": self.student, "teacher": self.teacher})
-        if config.cluster == "dbscan":
-            # Not a number until the first round's labels have come.
-            self.networks.register_buffer("eps", torch.tensor(torch.nan, dtype=torch.float64))
+        # Not a number until the labels of a first round by DBSCAN have come.
+        self.memory = RoundMemory({"eps": torch.tensor(torch.nan, dtype=torch.float64)})
+        self.networks = nn.ModuleDict(
+            {"student": self.student, "teacher": self.teacher, "memory": self.memory}
+        )
         self.draws = (two_views(config),)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B D"]]:
@@ -120,7 +134,7 @@ class MMT:
             seed = round_seed(config.seed, round, 0)
             found = kmeans(pool, config.num_clusters, seed=seed)
             return {"global": PseudoLabels(labels=found.labels, centers=found.centers)}
-        eps = float(self.networks.get_buffer("eps"))
+        eps = float(self.memory["eps"])
         frozen = not np.isnan(eps)
         # Distances up to and including eps are those below the next number.
         beyond = float(np.nextafter(np.float32(eps), np.float32(1))) if frozen else 1.0
@@ -131,6 +145,7 @@ class MMT:
             eps = mean_of_smallest(distance, config.eps_share)
         labels = dbscan(distance, eps=eps, min_samples=config.min_samples)
         centers = cluster_means(pool, labels)
+        check_room(len(centers), config)
         extras = {"eps": np.array(eps)}
         return {"global": PseudoLabels(labels=labels, centers=centers, extras=extras)}
 
@@ -140,8 +155,7 @@ class MMT:
         centers = torch.from_numpy(found.centers)
         for net in (*unwrap(self.student).nets, *self.teacher.nets):
             reset_from_centers_(net.classifier, centers)
-        if "eps" in found.extras:
-            self.networks.get_buffer("eps").fill_(float(found.extras["eps"]))
+        self.memory.keep({name: torch.from_numpy(x) for name, x in found.extras.items()})
 
     def losses(self, batches: Mapping[str, Batch]) -> dict[str, Float[Tensor, ""]]:
         """Return (1 - a) L_ID + a L_soft-ID + (1 - b) L_tri + b L_soft-tri of both students."""

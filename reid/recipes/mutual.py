@@ -5,7 +5,7 @@ Legend: B rows of a batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
@@ -21,9 +21,9 @@ from reid.recipes.contract import (
     Backbones,
     OptimConfig,
     RunConfig,
-    Sizes,
     check_clusters,
     check_teacher,
+    target_draw,
 )
 from reid.recipes.start import first_backbone
 from reid.types import Batch
@@ -43,8 +43,8 @@ class MutualConfig(RunConfig):
     """how target images are labelled; DBSCAN leaves outliers without a label"""
     num_clusters: int = 500
     """identities that k-means assumes in the target data"""
-    min_samples: int = 4
-    """DBSCAN: neighbours that make an image a cluster's core, itself included"""
+    max_clusters: int = 3000
+    """clusters of DBSCAN that the classifiers have room for"""
     ema_momentum: float = 0.999
     """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
     smoothing: float = 0.1
@@ -69,8 +69,6 @@ class MutualConfig(RunConfig):
         """Refuse values that cannot train."""
         super().__post_init__()
         check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
-        if self.min_samples < 1:
-            raise ValueError(f"min_samples is {self.min_samples}; it must be at least 1")
 
     @property
     def starts(self) -> dict[str, str]:
@@ -82,14 +80,19 @@ class MutualConfig(RunConfig):
         if self.cluster == "kmeans":
             check_clusters(self.num_clusters, num_images)
 
-    def max_classes(self, sizes: Sizes) -> int:
-        """Return how many classes a classifier must hold.
+    @property
+    def max_classes(self) -> int:
+        """How many classes a classifier holds at most."""
+        return self.num_clusters if self.cluster == "kmeans" else self.max_clusters
 
-        A cluster of DBSCAN has `min_samples` images, but for those it shares with another.
-        """
-        if self.cluster == "kmeans":
-            return self.num_clusters
-        return sizes.num_images // self.min_samples
+
+def check_room(num_clusters: int, config: MutualConfig) -> None:
+    """Refuse more clusters than the classifiers have room for."""
+    if num_clusters > config.max_classes:
+        raise ValueError(
+            f"there are {num_clusters} clusters and max_clusters is {config.max_clusters}; give "
+            f"--max-clusters {num_clusters} or more, or cluster more loosely (a larger eps)"
+        )
 
 
 def pairs(
@@ -111,14 +114,7 @@ def pairs(
 
 def two_views(config: RunConfig) -> Draw:
     """Return the batch of a step: each image augmented twice, once for each student."""
-    return Draw(
-        name="target",
-        table="target",
-        labels="global",
-        num_identities=config.num_identities,
-        num_instances=config.num_instances,
-        views=2,
-    )
+    return replace(target_draw(config), views=2)
 
 
 def outputs(

@@ -28,7 +28,7 @@ COUNTS = [3, 1]
 WORLD = 2
 STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
-MUTUAL = ("mmt",)
+MUTUAL = ("mmt", "inclr")
 MEMORIES = ("hybrid", "cluster", "hardest_cluster")
 
 

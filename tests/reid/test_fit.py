@@ -59,6 +59,7 @@ def series(reports):
         ("mean_teacher", [(1, 0), (1, 2)]),
         ("core_reid_v2", [(1, 2)]),
         ("mmt_dbscan", [(0, 2)]),
+        ("inclr", [(1, 2)]),
         ("cluster_contrast", [(0, 2), (1, 2)]),
         ("pplr", [(1, 0), (1, 2)]),
     ],

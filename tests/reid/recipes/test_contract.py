@@ -118,7 +118,7 @@ def _assert_same(first: Mapping, second: Mapping) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["source", "mean_teacher", "cluster_contrast", "pplr", "mmt", "mmt_dbscan"]
+    "method", ["source", "mean_teacher", "cluster_contrast", "pplr", "mmt", "mmt_dbscan", "inclr"]
 )
 def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
     check_recipe(

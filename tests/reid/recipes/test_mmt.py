@@ -217,10 +217,10 @@ def test_eps_is_found_in_the_first_round_and_kept(make):
             mean = features[expected == cluster].mean(axis=0)
             np.testing.assert_allclose(center, mean, rtol=1e-5, atol=1e-6)
     state = recipe.networks.state_dict()
-    other = make("mmt_dbscan", min_samples=4)
-    assert torch.isnan(other.networks.get_buffer("eps"))
+    other = make("mmt_dbscan")
+    assert torch.isnan(other.memory["eps"])
     other.networks.load_state_dict(state)
-    assert float(other.networks.get_buffer("eps")) == float(found.extras["eps"])
+    assert float(other.memory["eps"]) == float(found.extras["eps"])
 
 
 @pytest.mark.parametrize("method", ["mmt", "mmt_dbscan"])
@@ -240,6 +240,13 @@ def test_settings_that_cannot_train_are_refused(make):
         make("mmt_dbscan", min_samples=0)
     with pytest.raises(ValueError, match="num_clusters is 1"):
         make(num_clusters=1)
+    with pytest.raises(ValueError, match="eps_share is 0"):
+        make("mmt_dbscan", eps_share=0.0)
+    with pytest.raises(ValueError, match="k1 is 2 and k2 is 3"):
+        make("mmt_dbscan", k1=2, k2=3)
+    recipe = make("mmt_dbscan", k1=20, k2=6, max_clusters=2)
+    with pytest.raises(ValueError, match=r"max_clusters is 2; give --max-clusters \d+ or more"):
+        recipe.label({"global": split(rows(300, 0), 1)}, round=0)
     make().config.check_target(K)
     with pytest.raises(ValueError, match="only 7 training images"):
         make().config.check_target(7)
