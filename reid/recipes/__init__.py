@@ -9,12 +9,14 @@ from torch import Tensor
 from reid.checkpoint import RunState
 from reid.models import load_weights
 from reid.override import override
-from reid.recipes import core_reid_v2, mean_teacher, source
+from reid.recipes import core_reid_v1, core_reid_v2, lf2, mean_teacher, source
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 
 METHODS: dict[str, Method] = {
     "source": source.METHOD,
     "core_reid_v2": core_reid_v2.METHOD,
+    "core_reid_v1": core_reid_v1.METHOD,
+    "lf2": lf2.METHOD,
     "mean_teacher": mean_teacher.METHOD,
 }
 """Every method: the one place where a name becomes a thing."""

@@ -1,7 +1,7 @@
 """What every method is to the loop: a config and six methods."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
@@ -13,6 +13,7 @@ from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
 from reid.data.steps import Draw, Table
 from reid.models.backbones import BackboneName
+from reid.recipes.published import Published
 from reid.types import Batch, PseudoLabels
 
 
@@ -219,6 +220,8 @@ class Method:
     recipe: Callable[..., Recipe]
     """called with (config, sizes=Sizes, backbones=Backbones)"""
     runs: Mapping[str, RunConfig]
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """what papers say of runs, by the run's name"""
 
 
 def check_clusters(num_clusters: int, num_images: int) -> None:

@@ -139,6 +139,8 @@ def tiny_configs() -> dict[str, RunConfig]:
     return {
         "source": replace(RUNS["source-demo"], **TINY),
         "core_reid_v2": replace(RUNS["core_reid_v2-demo"], **adapted),
+        "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
+        "lf2": replace(RUNS["lf2-demo"], **adapted),
         "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
     }
 
