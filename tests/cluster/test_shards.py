@@ -130,6 +130,20 @@ def test_three_views_are_clustered_at_once(actors: list[Any]) -> None:
         assert_same(result, kmeans(split(features, 1), NUM_CLUSTERS, seed=5))
 
 
+def test_clusterings_of_one_view_run_at_once(actors: list[Any]) -> None:
+    features = view(1)
+    send(actors, features, "global", (4, 1))
+    pool = pool_of(actors, "global", (4, 1))
+    kinds = [(NUM_CLUSTERS, 5), (20, 6), (35, 7)]
+    with ThreadPoolExecutor(4) as threads:
+        rows = threads.submit(greedy_kmeans_plusplus, pool, 9, seed=8)
+        found = list(threads.map(lambda kind: kmeans(pool, kind[0], seed=kind[1]), kinds))
+    for result, (num_clusters, seed) in zip(found, kinds, strict=True):
+        assert_same(result, kmeans(split(features, 1), num_clusters, seed=seed))
+    expected = greedy_kmeans_plusplus(split(features, 1), 9, seed=8)
+    np.testing.assert_array_equal(rows.result(), expected)
+
+
 class KillingPool(RayShardPool):
     """Kills the actor of shard 1 before the tenth call."""
 
