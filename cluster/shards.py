@@ -55,14 +55,19 @@ def start_actors(
     answers = [actor.node_id.remote() for actor in actors]
     ready, waiting = ray.wait(answers, num_returns=num_shards, timeout=timeout_s)
     if waiting:
-        for actor in actors:
-            ray.kill(actor)
+        stop_actors(actors)
         raise TimeoutError(
             f"{len(ready)} of {num_shards} shard actors started in {timeout_s} s; each asks for "
             f"{num_cpus} CPUs and {num_gpus} GPUs, the cluster has {ray.cluster_resources()}, free "
             f"{ray.available_resources()}: start fewer or wait for nodes"
         )
     return actors
+
+
+def stop_actors(actors: Sequence[ActorHandle]) -> None:
+    """End actors that `start_actors` started."""
+    for actor in actors:
+        ray.kill(actor)
 
 
 def send_features(
