@@ -176,9 +176,11 @@ class RayShardPool:
             address=collect(meeting, what="meeting", **asked)[0],
             timeout_s=self._timeout_s,
         )
+        shared_args = [_share(value) for value in args]
+        shared_kwargs = {name: _share(value) for name, value in kwargs.items()}
         with _ASKING:  # several views: every actor must meet them in one order
             answers = [
-                actor.run.remote(about, shard, fn, *args, **kwargs)
+                actor.run.remote(about, shard, fn, *shared_args, **shared_kwargs)
                 for shard, actor in enumerate(self._actors)
             ]
         what = f"{fn.__name__} of {self._key!r}"

@@ -179,11 +179,11 @@ def _round(
 def table_of(rows: Sequence[dict[str, Any]]) -> Table:
     """Return a line for each number of actors: exchanges among them, and Ray calls."""
     size = f"N={rows[0]['num_images']}, d={rows[0]['num_features']}" if rows else ""
-    table = Table(title=f"messaging, {size}; ours: run, peer: {PEER}", title_justify="left")
+    title = f"messaging, {size}; ours: run, peer: {PEER}; labels equal those of one process"
+    table = Table(title=title, title_justify="left")
     table.add_column("a round", no_wrap=True)
     for column in ("exchanges", "", "wall", "messaging", "a map", "processor"):
         table.add_column(column, justify="left" if not column else "right")
-    table.add_column("compared before")
     for row in rows:
         for whose in ("ours", "peer"):
             first = whose == "ours"
@@ -195,6 +195,5 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
                 duration(max(row[f"{whose}_messaging_s"], 0)),
                 f"{row[f'{whose}_messaging_us_a_map']:.0f} us",
                 duration(row[f"{whose}_cpu_s"]),
-                row["parity"] if first else "",
             )
     return table

@@ -214,7 +214,7 @@ def test_a_stall_in_an_algorithm_names_shard_and_node(
 
 
 def test_a_long_algorithm_is_no_stall(actors: list[Any]) -> None:
-    """One that takes longer than the time a shard is given, many exchanges each within it."""
+    """It takes longer than a shard is given, but none of its exchanges does."""
 
     def count_slowly(pool: ShardPool) -> int:
         def one(shard: Shard) -> int:
