@@ -11,6 +11,7 @@ from reid.models import load_weights
 from reid.override import override
 from reid.recipes import core_reid_v1, core_reid_v2, lf2, mean_teacher, source
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
+from reid.recipes.runs import spcl
 
 METHODS: dict[str, Method] = {
     "source": source.METHOD,
@@ -18,6 +19,7 @@ METHODS: dict[str, Method] = {
     "core_reid_v1": core_reid_v1.METHOD,
     "lf2": lf2.METHOD,
     "mean_teacher": mean_teacher.METHOD,
+    "spcl": spcl.METHOD,
 }
 """Every method: the one place where a name becomes a thing."""
 

@@ -10,7 +10,7 @@ import torch
 
 from reid import dist
 from reid.checkpoint import RunState, to_bytes
-from reid.clustering import split
+from reid.clustering import DBSCANConfig, split
 from reid.data import AugmentConfig, PixelStore, Table, open_pixels
 from reid.data.datasets import load
 from reid.data.synthetic import WorldConfig, write_world
@@ -37,6 +37,7 @@ TINY: dict[str, Any] = {
     "extract_batch": 16,
     "augment": AugmentConfig(pad=2),
 }
+DBSCAN = DBSCANConfig(k1=8, k2=3, min_samples=2)
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ def tiny_configs() -> dict[str, RunConfig]:
         "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
         "lf2": replace(RUNS["lf2-demo"], **adapted),
         "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
+        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=DBSCAN),
+        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=DBSCAN),
     }
 
 

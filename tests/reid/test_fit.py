@@ -54,7 +54,12 @@ def series(reports):
 
 @pytest.mark.parametrize(
     ("method", "stops"),
-    [("source", [(1, 2)]), ("mean_teacher", [(1, 0), (1, 2)]), ("core_reid_v2", [(1, 2)])],
+    [
+        ("source", [(1, 2)]),
+        ("mean_teacher", [(1, 0), (1, 2)]),
+        ("core_reid_v2", [(1, 2)]),
+        ("spcl", [(1, 0), (1, 2)]),
+    ],
 )
 def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run):
     config = tiny_configs[method]

@@ -46,7 +46,8 @@ def _train(config, world, make_recipe, make_hooks):
 def _batches(recipe, world, labellings) -> Iterator:
     tables = dict(world.tables)
     if labellings:
-        labels = {view: value.labels for view, value in labellings[0].labels.items()}
+        found = labellings[0].labels
+        labels = {name: of for view in found for name, of in found[view].named(view).items()}
         tables["target"] = replace(tables["target"], labels=labels)
     config = recipe.config
     steps = {"seed": config.seed, "round": 0, "steps": range(1), "device": CPU}
@@ -117,7 +118,7 @@ def _assert_same(first: Mapping, second: Mapping) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("method", ["source", "mean_teacher"])
+@pytest.mark.parametrize("method", ["source", "mean_teacher", "spcl", "spcl_usl"])
 def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
     check_recipe(
         tiny_configs[method], world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks
