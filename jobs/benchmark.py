@@ -3,6 +3,7 @@
     python -m jobs.benchmark demo --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
     python -m jobs.benchmark clustering [--json FILE]
+    python -m jobs.benchmark scale [--json FILE]
 
 `--help` after a name lists its options.
 """
@@ -19,13 +20,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo
+from jobs.benchmarks import clustering, data, demo, scale
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
     Annotated[demo.Options, tyro.conf.subcommand("demo")]
     | Annotated[data.Options, tyro.conf.subcommand("data")]
     | Annotated[clustering.Options, tyro.conf.subcommand("clustering")]
+    | Annotated[scale.Options, tyro.conf.subcommand("scale")]
 )
 
 
