@@ -232,8 +232,8 @@ def exponents(rows: Sequence[Mapping[str, Any]]) -> Lines:
 
 
 def plus_minus(own: Fit, name: str) -> str:
-    """Return an exponent with its standard error."""
-    return f"{own.exponents[name]:.2f} ± {own.errors[name]:.2f}"
+    """Return an exponent with its standard error, rounded from the digits of `law_lines`."""
+    return f"{round(own.exponents[name], 3):.2f} ± {round(own.errors[name], 3):.2f}"
 
 
 def law_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
