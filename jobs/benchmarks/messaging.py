@@ -26,7 +26,7 @@ from cluster.answers import ActorHandle
 from cluster.config import ClusterConfig
 from cluster.launch import connected
 from cluster.shards import RayShardPool, send_features, start_actors, stop_actors
-from jobs.benchmarks.clustering_kmeans import made_features
+from jobs.benchmarks.features import made_features
 from jobs.benchmarks.timed_pool import Figures, by_run, process_seconds, timed_kmeans
 from jobs.benchmarks.timing import duration, median_ratio
 from jobs.console import Show

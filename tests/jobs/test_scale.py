@@ -15,7 +15,6 @@ from jobs.benchmark import main
 from jobs.benchmarks import scale, scale_stages
 from jobs.benchmarks.scale_fit import FACTORS, LAWS, fit, power_law
 from jobs.benchmarks.scale_stages import K1, STAGES, CountedPool, Run, Size, measured
-from jobs.benchmarks.scale_table import RANK, write_features
 from jobs.planning import rates, work
 from jobs.planning.rates import Factor, PowerLaw
 from jobs.planning.words import duration
@@ -184,19 +183,6 @@ def test_neighbours_send_as_many_messages_and_bytes_as_planned(num_shards: int) 
 
 
 # What is measured
-
-
-def test_made_features_have_the_structure_of_real_ones(tmp_path: Path) -> None:
-    features = write_features(tmp_path / "f.npy", 9000, 200)
-    assert features.shape == (9000, 200)
-    assert isinstance(features, np.memmap)
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
-    strength = np.linalg.svd(features, compute_uv=False)
-    energy = np.square(strength[:RANK]).sum() / np.square(strength).sum()
-    assert energy > 0.95  # of noise alone 0.7
-    again = write_features(tmp_path / "g.npy", 9000, 200)
-    np.testing.assert_array_equal(features, again)
-    assert not (features[:100] == write_features(tmp_path / "h.npy", 9000, 200, seed=1)[:100]).any()
 
 
 def test_the_search_is_no_part_of_the_jaccard_stage() -> None:
