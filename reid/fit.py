@@ -23,7 +23,7 @@ from reid.evaluate import Evaluation, TestSplit, evaluate, metrics
 from reid.extract import autocast, extract_all
 from reid.optim import learning_rate, make_optimizer, update
 from reid.override import config_hash, flatten
-from reid.recipes.contract import Recipe, Remembering, RunConfig
+from reid.recipes.contract import CameraAware, Recipe, Remembering, RunConfig
 from reid.types import PseudoLabels, Report
 
 CHECK_EVERY = 10
@@ -91,6 +91,8 @@ def fit(
     elif isinstance(recipe, Remembering):
         recipe.networks.eval()
         recipe.begin_run(partial(_whole, tables, config=config, device=device), tables)
+    if isinstance(recipe, CameraAware):
+        recipe.know_cameras(tables["target"].camid)
     recipe.student = dist.wrap(recipe.student)
 
     for round in range(first_round, config.num_rounds):

@@ -11,6 +11,7 @@ Everything is computed in the dtype of the rows, float32 (or float64), also unde
 Legend: B rows of a batch, M rows of a memory, D feature dimensions, K clusters.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -144,6 +145,28 @@ class ClusterMemory(nn.Module):
             hardest = _least_similar(features, labels, self.centers)
             features, labels = features[hardest], labels[hardest]
         _follow_(self.centers, features, labels, momentum=self.momentum)
+
+
+class RoundMemory(nn.Module):
+    """Arrays that a round's labelling brings, kept with the networks: a run resumes at any step.
+
+    Each is a buffer under its name, and has another shape when `keep` gives it one.
+    """
+
+    def __init__(self, arrays: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        for name, array in arrays.items():
+            self.register_buffer(name, array)
+        nn.Module.register_load_state_dict_pre_hook(self, _make_room)
+
+    def keep(self, arrays: Mapping[str, Tensor]) -> None:
+        """Replace arrays by new ones."""
+        for name, array in arrays.items():
+            self.register_buffer(name, array.to(self[name].device))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return an array."""
+        return self.get_buffer(name)
 
 
 def _check_settings(temperature: float, momentum: float) -> None:

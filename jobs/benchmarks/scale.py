@@ -22,10 +22,10 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from jobs.benchmarks.features import write_features
 from jobs.benchmarks.scale_figure import draw
 from jobs.benchmarks.scale_fit import FACTORS, LAWS, Fit, fits, of_one_shard, power_law
 from jobs.benchmarks.scale_stages import CountedPool, Run, Size, measured, row_of
-from jobs.benchmarks.features import write_features
 from jobs.benchmarks.timing import duration
 from jobs.console import Show
 from jobs.planning.words import amount

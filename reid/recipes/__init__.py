@@ -9,7 +9,15 @@ from torch import Tensor
 from reid.checkpoint import RunState
 from reid.models import load_weights
 from reid.override import override
-from reid.recipes import core_reid_v1, core_reid_v2, lf2, mean_teacher, source
+from reid.recipes import (
+    cluster_contrast,
+    core_reid_v1,
+    core_reid_v2,
+    lf2,
+    mean_teacher,
+    pplr,
+    source,
+)
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 from reid.recipes.runs import spcl
 
@@ -20,6 +28,8 @@ METHODS: dict[str, Method] = {
     "lf2": lf2.METHOD,
     "mean_teacher": mean_teacher.METHOD,
     "spcl": spcl.METHOD,
+    "cluster_contrast": cluster_contrast.METHOD,
+    "pplr": pplr.METHOD,
 }
 """Every method: the one place where a name becomes a thing."""
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from reid.clustering import ShardPool
@@ -208,6 +208,15 @@ class Remembering(Protocol):
         ...
 
 
+@runtime_checkable
+class CameraAware(Protocol):
+    """A recipe whose labelling asks which camera took an image."""
+
+    def know_cameras(self, camid: Int64[np.ndarray, "N"]) -> None:
+        """Keep the cameras of the target's training images: called before rounds begin or go on."""
+        ...
+
+
 Extract = Callable[[str, Callable[[Tensor], Tensor]], Tensor]
 """Called with (table, function of images (B,3,H,W)); returns all rows' values on every rank."""
 
@@ -222,6 +231,17 @@ class Method:
     runs: Mapping[str, RunConfig]
     published: Mapping[str, Published] = field(default_factory=dict)
     """what papers say of runs, by the run's name"""
+
+
+def target_draw(config: RunConfig) -> Draw:
+    """Return the batch of a method that draws one of target images by their global labels."""
+    return Draw(
+        name="target",
+        table="target",
+        labels="global",
+        num_identities=config.num_identities,
+        num_instances=config.num_instances,
+    )
 
 
 def check_clusters(num_clusters: int, num_images: int) -> None:
@@ -266,6 +286,10 @@ DEMO: DemoSettings = {
     "num_identities": 16,
     "augment": AugmentConfig(pad=3),
 }
+
+
+DEMO_UNLABELLED: DemoSettings = {**DEMO, "source": DEMO["target"]}
+"""The demo of methods that read no source."""
 
 
 class DemoBudget(DemoSettings):

@@ -37,7 +37,7 @@ TINY: dict[str, Any] = {
     "extract_batch": 16,
     "augment": AugmentConfig(pad=2),
 }
-DBSCAN = DBSCANConfig(k1=8, k2=3, min_samples=2)
+TINY_DBSCAN = DBSCANConfig(k1=8, k2=2, eps=0.7, min_samples=2)
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,10 @@ def tiny_configs() -> dict[str, RunConfig]:
         "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
         "lf2": replace(RUNS["lf2-demo"], **adapted),
         "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
-        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=DBSCAN),
-        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=DBSCAN),
+        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
     }
 
 

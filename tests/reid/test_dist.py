@@ -180,6 +180,8 @@ def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe,
             steps_per_round=2,
             optim=OptimConfig(optimizer_reset=True),
         ),
+        "cluster_contrast": replace(tiny_configs["cluster_contrast"], num_rounds=2),
+        "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
     }
     backbone = make_recipe(configs["mean_teacher"]).student.backbone.state_dict()
     jobs = {
@@ -220,7 +222,7 @@ def test_wrapped_gradients_are_averaged(ranks):
         torch.testing.assert_close(found["collectives"]["gradient"], torch.full((1, 2), 1.5))
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2"])
+@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2", "cluster_contrast", "pplr"])
 def test_ranks_end_with_equal_weights_labels_and_scores(method, ranks):
     first, second = (found[method] for found in ranks)
     assert first["digest"] == second["digest"]

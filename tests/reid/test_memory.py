@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reid.memory import ClusterMemory, HybridMemory
+from reid.memory import ClusterMemory, HybridMemory, RoundMemory
 
 # Three clusters (labels with gaps) and two images alone; rows of a class lie apart.
 CLASSES = torch.tensor([7, 40, 7, 3, 40, 7, 100, 3, 99])
@@ -344,3 +344,22 @@ def test_rows_and_labels_no_memory_can_have_are_refused():
         hybrid().relabel(CLASSES[1:])
     with pytest.raises(ValueError, match="label -1 is negative"):
         hybrid().relabel(torch.where(CLASSES == 99, -1, CLASSES))
+
+
+def test_arrays_of_a_round_take_any_shape_and_are_restored():
+    first = RoundMemory({"shares": torch.zeros(4, 2), "rows": torch.zeros(0, D)})
+    first.keep({"rows": unit(3, seed=1), "shares": torch.rand(5, generator=seeded(2))})
+    kept = {"shares": torch.zeros(4, 2), "rows": torch.zeros(7, D), "flag": torch.tensor(False)}
+    second = RoundMemory(kept)
+    second.keep({"flag": torch.tensor(True)})
+    assert bool(second["flag"])
+    second = RoundMemory({name: value for name, value in kept.items() if name != "flag"})
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second["rows"], unit(3, seed=1))
+    assert torch.equal(second["shares"], first["shares"])
+    with pytest.raises(AttributeError, match="other"):
+        first.keep({"other": torch.zeros(1)})
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)

@@ -121,7 +121,9 @@ def test_differences_are_one_line_a_path():
     assert differences({"new": 1}, {"old": 2}) == ["new: (absent) -> 1", "old: 2 -> (absent)"]
 
 
-@pytest.mark.parametrize("method", ["source", "core_reid_v2", "mean_teacher"])
+@pytest.mark.parametrize(
+    "method", ["source", "core_reid_v2", "mean_teacher", "cluster_contrast", "pplr"]
+)
 def test_a_restored_recipe_embeds_as_the_original(method, tiny_configs, make_recipe):
     recipe = make_recipe(tiny_configs[method])
     generator = torch.Generator().manual_seed(0)

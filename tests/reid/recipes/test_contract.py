@@ -118,7 +118,9 @@ def _assert_same(first: Mapping, second: Mapping) -> None:
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("method", ["source", "mean_teacher", "spcl", "spcl_usl"])
+@pytest.mark.parametrize(
+    "method", ["source", "mean_teacher", "cluster_contrast", "pplr", "spcl", "spcl_usl"]
+)
 def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
     check_recipe(
         tiny_configs[method], world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks
@@ -134,6 +136,8 @@ def test_core_reid_v2(fusion, batches, tiny_configs, tiny_world, make_recipe, ma
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
+        ("cluster_contrast", {"memory_update": "hard", "pooling": "gap", "norm_group": 4}),
+        ("pplr", {"camera_weight": 0.5, "norm_group": 4, "aals_from": 0}),
         ("core_reid_v1", {}),
         ("core_reid_v1", {"fusion": "trained", "batches": "three"}),
         ("lf2", {}),
@@ -142,7 +146,7 @@ def test_core_reid_v2(fusion, batches, tiny_configs, tiny_world, make_recipe, ma
         ("lf2", {"gate": "slides", "fusion": "trained", "batches": "three"}),
     ],
 )
-def test_core_variants(method, changes, tiny_configs, tiny_world, make_recipe, make_hooks):
+def test_variants(method, changes, tiny_configs, tiny_world, make_recipe, make_hooks):
     config = replace(tiny_configs[method], **changes)
     check_recipe(config, world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks)
 
