@@ -17,9 +17,9 @@ from reid.recipes import (
     mean_teacher,
     pplr,
     source,
+    spcl_runs,
 )
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
-from reid.recipes.runs import spcl
 
 METHODS: dict[str, Method] = {
     "source": source.METHOD,
@@ -27,7 +27,7 @@ METHODS: dict[str, Method] = {
     "core_reid_v1": core_reid_v1.METHOD,
     "lf2": lf2.METHOD,
     "mean_teacher": mean_teacher.METHOD,
-    "spcl": spcl.METHOD,
+    "spcl": spcl_runs.METHOD,
     "cluster_contrast": cluster_contrast.METHOD,
     "pplr": pplr.METHOD,
 }
