@@ -145,16 +145,16 @@ def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) ->
     return store
 
 
-def all_gather_padded(data: bytes, *, length: int) -> list[bytes]:
+def all_gather_padded(data: bytes, *, length: int) -> list[memoryview]:
     """Return every process's bytes in rank order, each with zeros up to `length`.
 
     Raises PeerLost.
     """
     mine = torch.zeros(length, dtype=torch.uint8)
-    mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    mine.numpy().data[: len(data)] = data
     parts = [torch.empty_like(mine) for _ in range(world_size())]
     try:
         dist.all_gather(parts, mine)
     except RuntimeError as error:
         raise PeerLost(str(error)) from error
-    return [part.numpy().tobytes() for part in parts]
+    return [part.numpy().data for part in parts]

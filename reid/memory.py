@@ -29,7 +29,7 @@ class HybridMemory(nn.Module):
     row, a cluster one for each member. A class's prototype is the mean of its rows, not normalised.
     `bank` (M,D) unit rows; `labels` (M,) the classes numbered from 0 in the order of the labels
     given.
-    Source: SpCL (arXiv 2006.02713), Eqs. 1 to 4; spcl_inclr spec 1.1 to 1.3.
+    Source: SpCL (arXiv 2006.02713); spcl_inclr spec 1.1 to 1.3.
     """
 
     bank: Tensor
@@ -81,8 +81,9 @@ class HybridMemory(nn.Module):
         """Return the mean of -log softmax over classes of <feature, prototype> / temperature.
 
         A feature's class is that of its row `index`; features are of unit length already.
-        NOTE: the released code adds 1e-6 to the softmax's denominator and inside its logarithm, and
-        subtracts no maximum; this is the exact value, which differs by less than 1e-4.
+        NOTE: the released code adds 1e-6 to the softmax's denominator and to its probability, which
+        caps the loss of a feature at 13.8; this is the exact value, within 1e-4 of it where the
+        probability is above 0.01.
         """
         with torch.autocast(features.device.type, enabled=False):
             # Dot products first, means after: the means of rows would cost M x D every step. This

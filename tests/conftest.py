@@ -17,9 +17,14 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from cluster.config import ClusterConfig
+
+# Property tests try the same examples every time, and keep none; each test says how many it tries.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
 
 GOLDEN = Path(os.environ.get("REID_GOLDEN", Path(__file__).parent / "golden"))
 

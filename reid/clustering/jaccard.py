@@ -95,17 +95,18 @@ def camera_jaccard_distance(
     A row's set is the union of its k-reciprocal neighbours within its camera (`k1_intra` besides
     itself) and among the other cameras (`k1_inter` + 1), not expanded, weighed as by "spcl"; the
     encodings of the first `k2_intra` of its camera, itself included, and of the first `k2_inter` of
-    the others are averaged. ValueError as for `jaccard_distance`.
+    the others are averaged. ValueError as for `jaccard_distance`, except that k2_inter may be 0.
 
     Source: Chen et al. 2024, with the one neighbour more than k that their released code takes.
     NOTE: where a camera holds too few rows their code fills lists with rows that do not belong
     there; here lists are short, and averages over what there is.
     """
     pool = as_pool(rows)
-    if min(k1_intra, k1_inter, k2_intra) < 1 or k2_inter < 0:
+    if k1_inter < 1 or not 1 <= k2_intra <= k1_intra or not 0 <= k2_inter <= k1_inter:
         raise ValueError(
-            f"k1_intra {k1_intra}, k1_inter {k1_inter} and k2_intra {k2_intra} must be 1 at least, "
-            f"k2_inter {k2_inter} not negative"
+            f"k1_intra is {k1_intra}, k1_inter {k1_inter}, k2_intra {k2_intra} and k2_inter "
+            f"{k2_inter}: choose k1_inter from 1 on, 1 <= k2_intra <= k1_intra and 0 <= k2_inter "
+            "<= k1_inter"
         )
     if len(camid) != pool.num_rows:
         raise ValueError(f"{len(camid)} cameras for {pool.num_rows} rows: give one for each")

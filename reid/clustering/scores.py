@@ -21,7 +21,8 @@ SAMPLE = 512
 NEIGHBORS = 10
 """neighbours of a row that are asked for their label"""
 
-_TILE = 8192  # centres whose distances to the sample are in memory at once
+_TILE = 2048  # centres whose distances to the sample are in memory at once
+_COINCIDENT = 2.0**-40  # of |x|^2: a squared distance that rounding alone may leave
 _SEED = 0  # of the sample: the same rows in every round and run
 
 
@@ -132,14 +133,16 @@ def _silhouettes(
     within *= sizes / np.maximum(sizes - 1, 1)  # the row itself, at distance 0, is not counted
     largest = np.maximum(within, nearest)
     values = np.zeros(len(labels))
-    np.divide(nearest - within, largest, out=values, where=(largest > 0) & (sizes > 1))
+    apart = largest > _COINCIDENT * _sq_norms(features)
+    np.divide(nearest - within, largest, out=values, where=apart & (sizes > 1))
     return values
 
 
 def _sq_dist(
     rows: Float32[np.ndarray, "S D"], centers: Float32[np.ndarray, "C D"]
 ) -> Float64[np.ndarray, "S C"]:
-    products = (rows @ centers.T).astype(np.float64)
+    # float64: to equal rows the difference is nothing but rounding, and sets the sign of a score
+    products = rows.astype(np.float64) @ centers.T.astype(np.float64)
     dist_sq: np.ndarray = _sq_norms(rows)[:, None] - 2 * products + _sq_norms(centers)
     return dist_sq.clip(min=0)
 

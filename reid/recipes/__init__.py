@@ -19,6 +19,7 @@ from reid.recipes import (
     mmt,
     pplr,
     source,
+    spcl_runs,
 )
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "mean_teacher": mean_teacher.METHOD,
     "mmt": mmt.METHOD,
     "inclr": inclr.METHOD,
+    "spcl": spcl_runs.METHOD,
     "cluster_contrast": cluster_contrast.METHOD,
     "pplr": pplr.METHOD,
 }

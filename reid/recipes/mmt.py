@@ -2,8 +2,7 @@
 
 Ge et al., ICLR 2020, arXiv 2001.01526; numbers below refer to specs/spcl_inclr.md. Published,
 ResNet-50: DukeMTMC-reID -> Market-1501 71.2 % mAP with 500 clusters, Market-1501 -> DukeMTMC-reID
-65.1 % with 700; ResNet-50 IBN-a (`--backbone resnet50_ibn`, from source runs of the same) 76.5 %
-and 68.7 %.
+65.1 % with 700; ResNet-50 IBN-a 76.5 % and 68.7 %.
 
     python -m jobs.train mmt-dukemtmc-market1501-500
 
@@ -47,6 +46,7 @@ from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
+from reid.models.backbones import BackboneName
 from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
@@ -59,7 +59,7 @@ from reid.recipes.mutual import (
     total,
     two_views,
 )
-from reid.recipes.published import Published
+from reid.recipes.published import Published, pair_name
 from reid.recipes.source import mmt_name
 from reid.types import Batch, PseudoLabels
 
@@ -183,21 +183,25 @@ class MMT:
 
 _MMT, _CC = "MMT, results in its README", "Cluster-Contrast, results figure: MMT with DBSCAN"
 
-_KMEANS = (
-    ("dukemtmc", "market1501", 500, 71.2, 87.7),
-    ("dukemtmc", "market1501", 700, 69.0, 86.8),
-    ("dukemtmc", "market1501", 900, 66.2, 86.8),
-    ("market1501", "dukemtmc", 500, 63.1, 76.8),
-    ("market1501", "dukemtmc", 700, 65.1, 78.0),
-    ("market1501", "dukemtmc", 900, 63.1, 77.4),
-    ("market1501", "msmt17", 500, 16.6, 37.5),
-    ("market1501", "msmt17", 1000, 21.6, 46.1),
-    ("market1501", "msmt17", 1500, 22.9, 49.2),
-    ("market1501", "msmt17", 2000, 20.8, 45.7),
-    ("dukemtmc", "msmt17", 1000, 23.5, 50.0),
-    ("dukemtmc", "msmt17", 1500, 23.3, 50.1),
+_KMEANS: tuple[tuple[str, str, int, BackboneName, float, float], ...] = (
+    ("dukemtmc", "market1501", 500, "resnet50", 71.2, 87.7),
+    ("dukemtmc", "market1501", 700, "resnet50", 69.0, 86.8),
+    ("dukemtmc", "market1501", 900, "resnet50", 66.2, 86.8),
+    ("market1501", "dukemtmc", 500, "resnet50", 63.1, 76.8),
+    ("market1501", "dukemtmc", 700, "resnet50", 65.1, 78.0),
+    ("market1501", "dukemtmc", 900, "resnet50", 63.1, 77.4),
+    ("market1501", "msmt17", 500, "resnet50", 16.6, 37.5),
+    ("market1501", "msmt17", 1000, "resnet50", 21.6, 46.1),
+    ("market1501", "msmt17", 1500, "resnet50", 22.9, 49.2),
+    ("market1501", "msmt17", 2000, "resnet50", 20.8, 45.7),
+    ("dukemtmc", "msmt17", 1000, "resnet50", 23.5, 50.0),
+    ("dukemtmc", "msmt17", 1500, "resnet50", 23.3, 50.1),
+    ("dukemtmc", "market1501", 500, "resnet50_ibn", 76.5, 90.9),
+    ("market1501", "dukemtmc", 700, "resnet50_ibn", 68.7, 81.8),
+    ("market1501", "msmt17", 1500, "resnet50_ibn", 26.6, 54.4),
+    ("dukemtmc", "msmt17", 1000, "resnet50_ibn", 29.7, 58.8),
 )
-"""Published: source, target, clusters, mAP, rank-1."""
+"""Published: source, target, clusters, backbone, mAP, rank-1."""
 
 _DBSCAN: dict[tuple[str, str], tuple[float, float] | None] = {
     ("dukemtmc", "market1501"): None,
@@ -214,36 +218,37 @@ _DBSCAN: dict[tuple[str, str], tuple[float, float] | None] = {
 """Pairs, with mAP and rank-1 where a paper that was seen has them."""
 
 
-def _pair(source: str, target: str) -> MMTConfig:
-    first, second = (mmt_name(source, target, seed=seed) for seed in (1, 2))
-    config = MMTConfig(source=source, target=target, initial=first, second_initial=second)
+def _pair(source: str, target: str, backbone: BackboneName = "resnet50") -> MMTConfig:
+    first, second = (mmt_name(source, target, seed=seed, backbone=backbone) for seed in (1, 2))
+    config = MMTConfig(
+        source=source, target=target, backbone=backbone, initial=first, second_initial=second
+    )
     return replace(config, height=224, width=224) if target == "veri776" else config
+
+
+def _name(source: str, target: str, labels: int | str, backbone: BackboneName = "resnet50") -> str:
+    end = f"{target}-{labels}"
+    return pair_name("mmt", source, end, backbone=backbone, usual="resnet50")
 
 
 _DEMO = MMTConfig(**DEMO_BUDGET, second_initial="source-demo-seed2", norm_group=None)
 
 RUNS: dict[str, MMTConfig] = {
     **{
-        f"mmt-{source}-{target}-{count}": replace(_pair(source, target), num_clusters=count)
-        for source, target, count, *_ in _KMEANS
+        _name(*row[:4]): replace(_pair(row[0], row[1], row[3]), num_clusters=row[2])
+        for row in _KMEANS
     },
-    **{
-        f"mmt-{source}-{target}-dbscan": replace(_pair(source, target), cluster="dbscan")
-        for source, target in _DBSCAN
-    },
+    **{_name(*pair, "dbscan"): replace(_pair(*pair), cluster="dbscan") for pair in _DBSCAN},
     "mmt-demo": _DEMO,
     "mmt-dbscan-demo": replace(_DEMO, cluster="dbscan"),
 }
 """Named runs: published pairs and numbers of clusters, and the built-in pair."""
 
 PUBLISHED = {
+    **{_name(*row[:4]): Published(mAP=row[4], rank1=row[5], where=_MMT) for row in _KMEANS},
     **{
-        f"mmt-{source}-{target}-{count}": Published(mAP=score, rank1=rank1, where=_MMT)
-        for source, target, count, score, rank1 in _KMEANS
-    },
-    **{
-        f"mmt-{source}-{target}-dbscan": Published(mAP=found[0], rank1=found[1], where=_CC)
-        for (source, target), found in _DBSCAN.items()
+        _name(*pair, "dbscan"): Published(mAP=found[0], rank1=found[1], where=_CC)
+        for pair, found in _DBSCAN.items()
         if found is not None
     },
 }

@@ -147,30 +147,35 @@ def _lf2(source: str, target: str) -> SourceConfig:
     )
 
 
-def mmt_name(source: str, target: str, *, seed: int) -> str:
+def mmt_name(source: str, target: str, *, seed: int, backbone: BackboneName = "resnet50") -> str:
     """Return the name of the source run of this seed that MMT and INCLR start from."""
-    return f"source-{source}-{target}-mmt" + ("" if seed == 1 else f"-seed{seed}")
+    end = "-mmt" if seed == 1 else f"-mmt-seed{seed}"
+    return pair_name("source", source, target + end, backbone=backbone, usual="resnet50")
 
 
-def _mmt(source: str, target: str, *, seed: int) -> SourceConfig:
+def _mmt(source: str, target: str, *, seed: int, backbone: BackboneName) -> SourceConfig:
     """Return MMT's source stage: LF2's with half the updates; vehicles' images are square."""
-    config = replace(_lf2(source, target), steps_per_round=100, seed=seed)
+    config = replace(_lf2(source, target), steps_per_round=100, seed=seed, backbone=backbone)
+    if backbone == "resnet50_ibn":
+        config = replace(config, weights="resnet50_ibn_a.pth")  # a file: torchvision has none
     return replace(config, height=224, width=224) if target == "veri776" else config
 
 
-MMT = (
-    ("dukemtmc", "market1501"),
-    ("market1501", "dukemtmc"),
-    ("market1501", "msmt17"),
-    ("dukemtmc", "msmt17"),
-    ("msmt17", "market1501"),
-    ("personx", "market1501"),
-    ("personx", "msmt17"),
-    ("market1501", "personx"),
-    ("vehicleid_800", "veri776"),
-    ("vehiclex", "veri776"),
-)
-"""Pairs with a published figure of MMT or INCLR."""
+_BOTH: tuple[BackboneName, ...] = ("resnet50", "resnet50_ibn")
+
+MMT: dict[tuple[str, str], tuple[BackboneName, ...]] = {
+    ("dukemtmc", "market1501"): _BOTH,
+    ("market1501", "dukemtmc"): _BOTH,
+    ("market1501", "msmt17"): _BOTH,
+    ("dukemtmc", "msmt17"): _BOTH,
+    ("msmt17", "market1501"): ("resnet50",),
+    ("personx", "market1501"): ("resnet50",),
+    ("personx", "msmt17"): ("resnet50",),
+    ("market1501", "personx"): ("resnet50",),
+    ("vehicleid_800", "veri776"): ("resnet50",),
+    ("vehiclex", "veri776"): ("resnet50",),
+}
+"""Pairs and backbones with a published figure of MMT or INCLR."""
 
 _DEMO = SourceConfig(
     **DEMO,
@@ -197,7 +202,12 @@ RUNS: dict[str, SourceConfig] = {
     },
     "source-dukemtmc-market1501-lf2": _lf2("dukemtmc", "market1501"),
     "source-market1501-dukemtmc-lf2": _lf2("market1501", "dukemtmc"),
-    **{mmt_name(*pair, seed=seed): _mmt(*pair, seed=seed) for pair in MMT for seed in (1, 2)},
+    **{
+        mmt_name(*pair, seed=seed, backbone=backbone): _mmt(*pair, seed=seed, backbone=backbone)
+        for pair, backbones in MMT.items()
+        for backbone in backbones
+        for seed in (1, 2)
+    },
     "source-demo": _DEMO,
     "source-demo-seed2": replace(_DEMO, seed=2),
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),

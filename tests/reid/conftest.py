@@ -148,6 +148,8 @@ def tiny_configs() -> dict[str, RunConfig]:
             RUNS["mmt-dbscan-demo"], **TINY, k1=6, k2=2, min_samples=2, eps_share=0.03
         ),
         "inclr": replace(RUNS["inclr-demo"], **adapted, dbscan=TINY_DBSCAN, max_clusters=32),
+        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=TINY_DBSCAN),
         "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
         "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
     }

@@ -60,6 +60,7 @@ def series(reports):
         ("core_reid_v2", [(1, 2)]),
         ("mmt_dbscan", [(0, 2)]),
         ("inclr", [(1, 2)]),
+        ("spcl", [(1, 0), (1, 2)]),
         ("cluster_contrast", [(0, 2), (1, 2)]),
         ("pplr", [(1, 0), (1, 2)]),
     ],

@@ -84,7 +84,9 @@ def test_a_run_survives_its_flat_form_and_json(name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_named_after_its_method(name):
-    assert name.split("-")[0] in (method_of(RUNS[name]), "supervised")
+    assert name.startswith(
+        (f"{method_of(RUNS[name])}-", f"{method_of(RUNS[name])}_usl-", "supervised")
+    )
 
 
 def test_from_flat_refuses_what_this_version_lacks():

