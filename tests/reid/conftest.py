@@ -137,24 +137,27 @@ NAMES = {"source": "a", "target": "b"}
 def tiny(config: RunConfig) -> RunConfig:
     """Return a run for the tiny world."""
     of_some = {"num_clusters": 8, "dbscan": TINY_DBSCAN, "num_parts": 2}
+    of_some |= {"k1": 6, "k2": 2, "min_samples": 2, "eps_share": 0.03}
     names = {field.name for field in fields(config)}
     return replace(config, **TINY, **{k: v for k, v in of_some.items() if k in names})
 
 
 @pytest.fixture(scope="session")
 def tiny_configs() -> dict[str, RunConfig]:
-    """Return every demo run, for the tiny world, by its name without "-demo"."""
+    """Return every demo run, for the tiny world: that of "mmt-dbscan-demo" is "mmt_dbscan"."""
     demos = {name: run for name, run in RUNS.items() if name.endswith("-demo")}
-    return {name.removesuffix("-demo"): tiny(run) for name, run in demos.items()}
+    return {name.removesuffix("-demo").replace("-", "_"): tiny(run) for name, run in demos.items()}
 
 
 @pytest.fixture(scope="session")
 def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
     """Return a function from a tiny config to its recipe with first weights."""
-    backbone = resnet("resnet18", weights=None, last_stride=1, seed=0).state_dict()
+    trained = [
+        resnet("resnet18", weights=None, last_stride=1, seed=seed).state_dict() for seed in (0, 1)
+    ]
 
     def make(config: RunConfig) -> Recipe:
-        backbones = dict.fromkeys(config.starts, backbone)
+        backbones = dict(zip(config.starts, trained, strict=False))
         return build(config, sizes=tiny_world.sizes, backbones=backbones)
 
     return make

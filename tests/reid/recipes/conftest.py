@@ -120,4 +120,4 @@ def _check_state(recipe, hooks) -> None:
 
 def _assert_same(first: Mapping, second: Mapping) -> None:
     assert first.keys() == second.keys()
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    torch.testing.assert_close(dict(first), dict(second), rtol=0, atol=0, equal_nan=True)

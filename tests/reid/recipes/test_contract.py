@@ -17,7 +17,7 @@ CORE_VARIANTS = [(f, b) for f in ("released", "trained") for b in ("three", "sha
 
 @pytest.mark.parametrize("demo", [name for name in RUNS if name.endswith("-demo")])
 def test_recipe(demo, tiny_configs, check_recipe):
-    check_recipe(tiny_configs[demo.removesuffix("-demo")])
+    check_recipe(tiny_configs[demo.removesuffix("-demo").replace("-", "_")])
 
 
 def test_every_method_has_a_demo_run():
@@ -35,6 +35,9 @@ def test_core_reid_v2(fusion, batches, tiny_configs, check_recipe):
     [
         ("cluster_contrast", {"memory_update": "hard", "pooling": "gap", "norm_group": 4}),
         ("pplr", {"camera_weight": 0.5, "norm_group": 4, "aals_from": 0}),
+        ("mmt", {"norm_group": 4, "mining": "local", "inference": "second"}),
+        ("inclr", {"cluster": "kmeans", "credibility": "external", "aals_from": 0}),
+        ("spcl", {"centroids": "mean", "norm_group": 4, "self_paced": False}),
         ("core_reid_v1", {"fusion": "trained", "batches": "three"}),
         ("core_reid_v1", {"ecab": False, "fusion": "trained"}),
         ("lf2", {"fusion": "none"}),
@@ -135,12 +138,22 @@ def test_round_seeds_are_streams_of_their_own():
     assert round_seed(1, 2, 0) == round_seed(1, 2, 0)
 
 
-@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if hasattr(run, "initial")])
-def test_adaptations_start_from_a_source_run_of_the_same_pair(name):
-    start = RUNS[RUNS[name].initial]
+STARTS = [(name, start) for name, run in RUNS.items() for start in run.starts.values()]
+
+
+@pytest.mark.parametrize(("name", "start"), STARTS)
+def test_adaptations_start_from_source_runs_of_the_same_pair(name, start):
+    start = RUNS[start]
     for field in ("source", "backbone", "height", "width", "last_stride"):
         assert getattr(start, field) == getattr(RUNS[name], field)
     assert training_images(start.target) == training_images(RUNS[name].target)
+
+
+@pytest.mark.parametrize("name", [name for name, run in RUNS.items() if len(run.starts) > 1])
+def test_two_students_start_from_runs_that_differ_in_their_seed_alone(name):
+    first, second = (RUNS[start] for start in RUNS[name].starts.values())
+    assert (first.seed, second.seed) == (1, 2)
+    assert replace(second, seed=1) == first
 
 
 def training_images(dataset: str) -> str:
