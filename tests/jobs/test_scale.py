@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cluster.group import GroupPool
+from cluster.group import Clock, GroupPool
 from jobs import plan
 from jobs.benchmark import main
 from jobs.benchmarks import scale, scale_stages
@@ -127,7 +127,8 @@ def test_counts_are_those_of_actors() -> None:
     features = rows_of(1500)
     counted = CountedPool(features, 1)
     star: Any = Telegraph()
-    group = GroupPool(split(features, 1).shards[0], star, num_rows=1500, num_features=16)
+    shard = split(features, 1).shards[0]
+    group = GroupPool(shard, star, Clock(), num_rows=1500, num_features=16)
     for pool in (counted, group):
         kmeans(pool, 20, seed=0, max_iterations=3)
         nearest_neighbors(pool, 5)
