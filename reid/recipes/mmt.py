@@ -106,8 +106,8 @@ class MMT:
                 dynamic_classes=config.cluster == "dbscan",
             ),
         )
-        # Not a number until the labels of a first round by DBSCAN have come.
-        self.memory = RoundMemory({"eps": torch.tensor(torch.nan, dtype=torch.float64)})
+        # 0 until the labels of a first round by DBSCAN have come.
+        self.memory = RoundMemory({"eps": torch.tensor(0.0, dtype=torch.float64)})
         self.networks = nn.ModuleDict(
             {"student": self.student, "teacher": self.teacher, "memory": self.memory}
         )
@@ -135,7 +135,7 @@ class MMT:
             found = kmeans(pool, config.num_clusters, seed=seed)
             return {"global": PseudoLabels(labels=found.labels, centers=found.centers)}
         eps = float(self.memory["eps"])
-        frozen = not np.isnan(eps)
+        frozen = eps > 0
         # Distances up to and including eps are those below the next number.
         beyond = float(np.nextafter(np.float32(eps), np.float32(1))) if frozen else 1.0
         distance = jaccard_distance(

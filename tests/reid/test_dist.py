@@ -165,10 +165,11 @@ def mutual_step(config, sizes, rank, world):
     part = slice(rank * size // world, (rank + 1) * size // world)
     # Half the identities on each rank: mining in its rows alone finds other negatives.
     labels = torch.arange(size) // config.num_instances
+    agreement = drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()
     found = PseudoLabels(
         labels=np.arange(sizes.num_images) % config.num_identities,
         centers=drawn(config.num_identities, 512, seed=5).double().numpy(),
-        extras={"agreement": drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()},
+        extras={"agreement": agreement} if len(recipe.views) > 1 else {},
     )
     recipe.begin_round(dict.fromkeys(recipe.views, found))
     recipe.student = dist.wrap(recipe.student)
@@ -203,7 +204,7 @@ def work(rank: int, folder: Path, jobs: dict, steps: dict) -> None:
 def mutual(tiny_configs, tiny_world):
     """Return {method: (config, sizes)} of a step that ranks share: groups are within each rank."""
     changes = {"weights": None, "norm_group": 4, "num_clusters": 4}
-    return {name: (replace(tiny_configs[name], **changes), tiny_world.sizes) for name in ("mmt",)}
+    return {name: (replace(tiny_configs[name], **changes), tiny_world.sizes) for name in MUTUAL}
 
 
 @pytest.fixture(scope="module")
