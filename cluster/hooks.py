@@ -18,7 +18,7 @@ from reid.clustering.guards import check_features, check_labels
 from reid.clustering.health import health
 from reid.data.steps import ImageStore
 from reid.evaluate import Evaluation
-from reid.extract import extract, rank_rows
+from reid.extract import features, rank_rows
 from reid.fit import Labelling
 from reid.recipes.contract import Recipe
 from reid.types import PseudoLabels, Report
@@ -108,13 +108,11 @@ class RunHooks:
         batch_size, num_rows = recipe.config.extract_batch, len(self.pixels)
         rows = rank_rows(num_rows, batch_size=batch_size, rank=dist.rank(), world=dist.world_size())
         started = time.perf_counter()
-        features = extract(
-            recipe.features,
+        mine = features(
+            recipe,
             self.pixels,
             rows=rows,
-            batch_size=batch_size,
             device=self.device,
-            precision=recipe.config.precision,
             progress=lambda done, total: self.progress("extract", done, total),
         )
         seconds = {"extract": time.perf_counter() - started}
@@ -130,7 +128,7 @@ class RunHooks:
             labels.commit(self.run, round, Labelling(labels=found, seconds=seconds, health=figures))
             self.progress("cluster", 1, 1, note=_note(figures))
 
-        self.link.cluster(features, rows=rows, num_rows=num_rows, round=round, solve=solve)
+        self.link.cluster(mine, rows=rows, num_rows=num_rows, round=round, solve=solve)
 
     def _health(
         self,

@@ -17,8 +17,7 @@ from reid.data.pixel_store import open_pixels
 from reid.data.steps import ImageStore, Table
 from reid.data.usable import undecodable
 from reid.evaluate import TestSplit
-from reid.recipes import AnyConfig, RunConfig
-from reid.recipes.source import SourceConfig
+from reid.recipes import RunConfig, Sizes
 from reid.types import Dataset, Split
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,13 @@ class Inputs:
     test: TestSplit
     truth: NDArray[np.int64]
     """identities of the target's training images; never trains anything"""
-    num_identities: int
-    """identities of the source's training images"""
+    sizes: Sizes
+    """what recipes are built for"""
     manifest: dict[str, str]
     """a line about each data set, for the tracker"""
 
 
-def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
+def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
     """Read the data sets of a run and decode their images once.
 
     Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
@@ -60,7 +59,7 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
     num_identities = 0
-    if isinstance(config, SourceConfig):
+    if config.reads_source:
         source = target
         if config.source != config.target:
             source = open_data(*_place(config.source, where), where, show=show)
@@ -71,13 +70,12 @@ def open_inputs(config: AnyConfig, where: ClusterConfig, *, show: Progress) -> I
             store=table.store, camid=table.camid, labels={"identity": labels.astype(np.int64)}
         )
         manifest["data.source"] = _describe(source)
-    else:
-        _check_clusters(config.num_clusters, target)
+    config.check_target(len(target.train))
     return Inputs(
         tables=tables,
         test=open_test(target, config, where, show=show),
         truth=target.train.pid,
-        num_identities=num_identities,
+        sizes=Sizes(num_identities=num_identities, num_images=len(target.train)),
         manifest=manifest,
     )
 
@@ -145,15 +143,6 @@ def cache_folder(where: ClusterConfig) -> str:
         return where.cache
     local = "://" not in where.storage
     return os.path.join(where.storage if local else os.path.expanduser("~/.cache/reid"), "cache")
-
-
-def _check_clusters(num_clusters: int, target: Dataset) -> None:
-    num_images = len(target.train)
-    if num_clusters > num_images:
-        raise ValueError(
-            f"num_clusters is {num_clusters}, but {target.root} has only {num_images} training "
-            "images; give fewer clusters with --num-clusters"
-        )
 
 
 def _table(

@@ -27,21 +27,20 @@ def commit(run: Folder, round: int, labelling: Labelling) -> None:
     """Write a round's labels so that a reader finds all of them or none.
 
     `labels.parquet` has a column of int64 a view, in row order; `centers-VIEW.npy` is (K,D)
-    float32; the manifest names them with their SHA-256.
+    float32, `extra-VIEW-NAME.npy` what else was found; the manifest names them with their SHA-256.
     """
     folder = round_folder(run, round)
     buffer = io.BytesIO()
     pq.write_table(pa.table({v: x.labels for v, x in labelling.labels.items()}), buffer)
     files = {TABLE: buffer.getvalue()}
     for view, value in labelling.labels.items():
-        array = io.BytesIO()
-        np.save(array, value.centers, allow_pickle=False)
-        files[f"centers-{view}.npy"] = array.getvalue()
+        files[_centers(view)] = _array_bytes(value.centers)
+        files |= {_extra(view, name): _array_bytes(x) for name, x in value.extras.items()}
     for name, data in files.items():
         folder.write(name, data)
     manifest = {
         "round": round,
-        "views": list(labelling.labels),
+        "views": {view: list(value.extras) for view, value in labelling.labels.items()},
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "seconds": dict(labelling.seconds),
         "health": {view: dict(values) for view, values in labelling.health.items()},
@@ -65,8 +64,28 @@ def committed(run: Folder, round: int) -> Labelling | None:
     labels = {
         view: PseudoLabels(
             labels=table.column(view).to_numpy().copy(),
-            centers=np.load(io.BytesIO(files[f"centers-{view}.npy"]), allow_pickle=False),
+            centers=_array(files[_centers(view)]),
+            extras={name: _array(files[_extra(view, name)]) for name in extras},
         )
-        for view in manifest["views"]
+        for view, extras in manifest["views"].items()
     }
     return Labelling(labels=labels, seconds=manifest["seconds"], health=manifest["health"])
+
+
+def _centers(view: str) -> str:
+    return f"centers-{view}.npy"
+
+
+def _extra(view: str, name: str) -> str:
+    return f"extra-{view}-{name}.npy"
+
+
+def _array_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _array(data: bytes) -> np.ndarray:
+    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    return array

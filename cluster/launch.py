@@ -18,7 +18,7 @@ from cluster.controller import ToTracker
 from cluster.environment import VARIABLES
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
-from cluster.shards import start_actors
+from cluster.shards import start_actors, stop_actors
 from cluster.tracking import Tracker
 from cluster.worker import Job, work
 
@@ -48,8 +48,7 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
             _trainer(job, link, tracker).fit()
     finally:
-        for actor in actors:
-            ray.kill(actor)
+        stop_actors(actors)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from cluster.answers import ActorHandle, ShardLost
 from cluster.shard_actor import Token
-from cluster.shards import ActorHandle, RayShardPool, ShardLost, send_features
+from cluster.shards import RayShardPool, send_features
 from cluster.tracking import Tracker
 from reid import dist
 from reid.clustering import ShardPool, split

@@ -27,7 +27,7 @@ from reid.evaluation.report import (
     save_figure,
 )
 from reid.override import config_hash
-from reid.recipes import method_of, restore
+from reid.recipes import build, method_of, restore
 from reid.types import Retrieval
 
 SUMMARY = "summary.json"
@@ -55,10 +55,10 @@ def conclude(job: Job, inputs: Inputs, tracker: Tracker, *, wall_seconds: float)
         "selected_round": chosen["round"],
     }
     figures: dict[str, Figure] = {}
-    if job.initial is None:
+    if not job.config.clusters:
         summary |= {"direct_transfer": chosen["metrics"], "adapted": None}
     else:
-        before = score_initial(job.initial, job, inputs)
+        before = score_first(job, inputs)
         summary |= {"direct_transfer": metrics(before.scores), "adapted": chosen["metrics"]}
         figures[PICTURE] = draw_rankings(job, inputs, before=before, chosen=chosen)
     summary |= {
@@ -93,10 +93,16 @@ def publish(
     job.folder.write_json(SUMMARY, summary)
 
 
-def score_initial(path: str, job: Job, inputs: Inputs) -> Evaluation:
-    """Return what the pre-trained network finds on the target's test split: direct transfer."""
+def score_first(job: Job, inputs: Inputs) -> Evaluation:
+    """Return what is found on the target's test split before any adaptation: direct transfer.
+
+    By the (first) pre-trained network where the run starts from one, else by its first weights.
+    """
     device = pick_device(job.where)
-    recipe = restore(checkpoints.read(path))
+    if job.starts:
+        recipe = restore(checkpoints.read(next(iter(job.starts.values()))))
+    else:
+        recipe = build(job.config, sizes=inputs.sizes)
     recipe.networks.to(device)
     return evaluate(recipe, inputs.test, device=device)
 

@@ -17,13 +17,12 @@ from cluster.storage import Folder
 from cluster.worker import Job, backbone_weights
 from reid.checkpoint import RunState
 from reid.override import config_hash, differences, flatten
-from reid.recipes import RUNS, AnyConfig, method_of
-from reid.recipes.source import SourceConfig
+from reid.recipes import RUNS, RunConfig, method_of
 
 CONFIG = "config.json"
 
 
-def run(name: str, config: AnyConfig, where: ClusterConfig, *, show: Show) -> dict[str, Any]:
+def run(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> dict[str, Any]:
     """Train a run to its end and return its summary (`summary.json` of the run's folder).
 
     The same call again goes on where a killed one stopped, and returns at once when all is done.
@@ -37,14 +36,14 @@ def run(name: str, config: AnyConfig, where: ClusterConfig, *, show: Show) -> di
         return summary
     inputs = open_inputs(config, where, show=show)
     with connected(where) if where.num_workers else nullcontext():
-        if not isinstance(config, SourceConfig):
-            job = replace(job, initial=initial_of(config, where, show=show))
+        starts = {name: start_of(name, config, where, show=show) for name in config.starts}
+        job = replace(job, starts=starts)
         # Only now: a refused config must not keep its corrected form out of the folder.
         job.folder.write_json(CONFIG, described(job.config))
         return train(job, inputs, show=show)
 
 
-def described(config: AnyConfig) -> dict[str, Any]:
+def described(config: RunConfig) -> dict[str, Any]:
     """Return a config as the run's folder has it: its class and every value."""
     return {"kind": type(config).__name__, **flatten(config)}
 
@@ -61,20 +60,23 @@ def refuse_other(job: Job) -> None:
         )
 
 
-def initial_of(config: AnyConfig, where: ClusterConfig, *, show: Show) -> str:
-    """Return where the run's backbone starts, after training the source run that it names."""
-    assert not isinstance(config, SourceConfig)
-    named = RUNS.get(config.initial)
+def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> str:
+    """Return the checkpoint that a start of the run means, after training the run it names."""
+    start = config.starts[name]
+    named = RUNS.get(start)
     if named is not None:
-        run(config.initial, named, where, show=show)
-        path = (Folder(where.storage) / config.initial).uri
+        run(start, named, where, show=show)
+        path = (Folder(where.storage) / start).uri
     else:
-        path = Folder(config.initial).path
+        path = Folder(start).path
     try:
-        backbone_weights(path, config.backbone)  # refuses another backbone now rather than later
+        backbone_weights(
+            path, config.backbone, option=name
+        )  # refuses another backbone now rather than later
     except NoCheckpoint as error:
-        near = difflib.get_close_matches(config.initial, RUNS, n=1)
-        hint = f"did you mean --initial {near[0]}?" if near else "give a run or a checkpoint"
+        option = name.replace("_", "-")
+        near = difflib.get_close_matches(start, RUNS, n=1)
+        hint = f"did you mean --{option} {near[0]}?" if near else "give a run or a checkpoint"
         raise ValueError(f"{error}; {hint}") from None
     return path
 

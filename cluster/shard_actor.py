@@ -8,16 +8,19 @@ import numpy as np
 import ray
 from jaxtyping import Float32
 
-from cluster.group import GroupPool
+from cluster.group import Clock, GroupPool
 from cluster.star import Star
 from reid import dist
-from reid.clustering.shards import LocalShardPool, Shard, ShardPool
+from reid.clustering.shards import Shard, ShardPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 Token: TypeAlias = tuple[int, int]
 """(round, generation): generation counts the times the features of a round were sent."""
+
+WATCH = "watch"
+"""Ray's concurrency group of the calls that are answered beside the others."""
 
 
 class ShardNotLoaded(RuntimeError):  # noqa: N818 (a state, as in ShardLost)
@@ -48,9 +51,13 @@ class PoolInfo:
 
 
 class ShardActor:
-    """Holds one shard per key (view) and runs functions on it; calls run one after another."""
+    """Holds one shard per key (view) and runs functions on it.
+
+    Calls run one after another, but for `seconds_at_work` when it is called in the group `WATCH`.
+    """
 
     def __init__(self) -> None:
+        self._clock = Clock()
         self._loadings: dict[str, _Loading] = {}
         self._meetings: dict[tuple[Token, int], Any] = {}
         self._joined: tuple[Token, int] | None = None
@@ -59,6 +66,10 @@ class ShardActor:
     def node_id(self) -> str:
         """Return the id of the node the actor runs on."""
         return str(ray.get_runtime_context().get_node_id())
+
+    def seconds_at_work(self) -> float:
+        """Return for how long the actor has been at one thing; 0 when it waits for others."""
+        return self._clock.seconds()
 
     def load(
         self,
@@ -97,7 +108,8 @@ class ShardActor:
 
         ShardNotLoaded unless the complete rows of `key` arrived under `token`.
         """
-        return fn(self._shard(key, token), *args, **kwargs)
+        with self._clock.at_work():
+            return fn(self._shard(key, token), *args, **kwargs)
 
     def meet(self, token: Token, size: int) -> tuple[str, int]:
         """Return where the `size` actors that hold the rows of `token` meet: in this one."""
@@ -119,20 +131,25 @@ class ShardActor:
 
         All the pool's actors must be asked, each for its rank, and several pools in one order.
         """
-        shard, size = self._shard(about.key, about.token), about.num_shards
+        shard = self._shard(about.key, about.token).for_algorithm()
         sizes = {"num_rows": about.num_rows, "num_features": about.num_features}
-        if size == 1:
-            return fn(LocalShardPool([shard], **sizes), *args, **kwargs)
-        if self._joined != (about.token, size):
+        star = self._join(about, rank) if about.num_shards > 1 else None
+        with self._clock.at_work():
+            result = fn(GroupPool(shard, star, self._clock, **sizes), *args, **kwargs)
+        return result if rank == 0 else None
+
+    def _join(self, about: PoolInfo, rank: int) -> Star:
+        """Return the connections to the pool's other actors, which last as long as its token."""
+        size = about.num_shards
+        if self._star is None or self._joined != (about.token, size):
             if self._star is not None:
                 self._star.close()
-            at: Any = {"rank": rank, "size": size, "timeout_s": about.timeout_s}
+            # Twice: who stalls is for the caller to find out, who knows them all.
+            at: Any = {"rank": rank, "size": size, "timeout_s": 2 * about.timeout_s}
             store = dist.join(about.address, **at)
             self._star = Star(store, ray.util.get_node_ip_address(), **at)
             self._joined = about.token, size
-        assert self._star is not None
-        result = fn(GroupPool(shard, self._star, **sizes), *args, **kwargs)
-        return result if rank == 0 else None
+        return self._star
 
     def _shard(self, key: str, token: Token) -> Shard:
         loading = self._loadings.get(key)

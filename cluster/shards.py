@@ -10,39 +10,21 @@ One actor holds one shard of each view; views may be clustered from several thre
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import ray
 from jaxtyping import Float32
-from ray.exceptions import ObjectLostError, RayActorError
 
-from cluster.shard_actor import PoolInfo, ShardActor, ShardNotLoaded, Token
+from cluster.answers import ActorHandle, collect, collect_common, nodes_of
+from cluster.shard_actor import WATCH, PoolInfo, ShardActor, Token
 from reid.clustering.shards import Shard, ShardPool, as_rows, shard_bounds
-from reid.dist import PeerLost
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-ActorHandle: TypeAlias = Any
-"""A Ray handle of a `ShardActor`; Ray's handles have no static types."""
-
 _CHUNK_BYTES = 64 << 20  # Ray moves objects of 1 to 256 MB best
 _SHARED_BYTES = 100_000  # larger arguments go into the object store: once, not once per actor
-
-
-class ShardLost(RuntimeError):  # noqa: N818
-    """Actors died or came back empty: send the features again under a new generation."""
-
-    def __init__(self, shards: Sequence[int]) -> None:
-        super().__init__(list(shards))
-        self.shards = list(shards)
-
-    def __str__(self) -> str:
-        return (
-            f"shards {self.shards} lost their rows (actor died or was restarted): send the "
-            "features again with the next generation and repeat"
-        )
 
 
 def start_actors(
@@ -60,25 +42,32 @@ def start_actors(
     """
     # DEFAULT: inside a Tune trial an actor would else be put into the trial's placement group,
     # where there is no room for it. No task retries: a repeated call would meet an empty actor.
-    remote = ray.remote(ShardActor).options(
+    decorate = ray.remote(
         num_cpus=num_cpus,
         num_gpus=num_gpus,
         max_restarts=max_restarts,
         max_task_retries=0,
         scheduling_strategy="DEFAULT",
+        concurrency_groups={WATCH: 1},
     )
+    remote = decorate(ShardActor)
     actors = [remote.remote() for _ in range(num_shards)]
     answers = [actor.node_id.remote() for actor in actors]
     ready, waiting = ray.wait(answers, num_returns=num_shards, timeout=timeout_s)
     if waiting:
-        for actor in actors:
-            ray.kill(actor)
+        stop_actors(actors)
         raise TimeoutError(
             f"{len(ready)} of {num_shards} shard actors started in {timeout_s} s; each asks for "
             f"{num_cpus} CPUs and {num_gpus} GPUs, the cluster has {ray.cluster_resources()}, free "
             f"{ray.available_resources()}: start fewer or wait for nodes"
         )
     return actors
+
+
+def stop_actors(actors: Sequence[ActorHandle]) -> None:
+    """End actors that `start_actors` started."""
+    for actor in actors:
+        ray.kill(actor)
 
 
 def send_features(
@@ -101,13 +90,13 @@ def send_features(
     rows = as_rows(features, start=start)
     if start < 0 or start + len(rows) > num_rows:
         raise ValueError(f"rows {start} to {start + len(rows)} are outside a table of {num_rows}")
-    nodes = _nodes(actors, timeout_s)
+    nodes = nodes_of(actors, timeout_s)
     bounds = shard_bounds(num_rows, len(actors))
     calls = [
         (shard, actors[shard].load.remote(key, token, bounds[shard], first, chunk))
         for shard, first, chunk in _chunks(bounds, start, rows)
     ]
-    _collect(calls, what=f"loading {key!r}", nodes=nodes, timeout_s=timeout_s)
+    collect(calls, what=f"loading {key!r}", nodes=nodes, timeout_s=timeout_s)
 
 
 def _chunks(
@@ -126,8 +115,8 @@ def _chunks(
 class RayShardPool:
     """A `ShardPool` over actors: the rows that `send_features` sent under one key and token.
 
-    Pools of several keys over the same actors may be used from different threads at once; two
-    clusterings of one key at a time may not, for they share the shards' state.
+    Pools of several keys over the same actors may be used from different threads at once, and so
+    may `run` of one: the actors work out one algorithm after another.
     """
 
     def __init__(
@@ -156,7 +145,7 @@ class RayShardPool:
         ShardLost names the shards whose actor died or no longer holds the rows. TimeoutError names
         those (and their nodes) that did not answer within `timeout_s` seconds. Errors of `fn` pass.
         """
-        self._node_ids = self._node_ids or _nodes(self._actors, self._timeout_s)
+        self._node_ids = self._node_ids or nodes_of(self._actors, self._timeout_s)
         shared_args = [_share(value) for value in args]
         shared_kwargs = {name: _share(value) for name, value in kwargs.items()}
         calls = [
@@ -164,17 +153,17 @@ class RayShardPool:
             for shard, actor in enumerate(self._actors)
         ]
         what = f"{fn.__name__} of {self._key!r}"
-        return _collect(calls, what=what, nodes=self._node_ids, timeout_s=self._timeout_s)
+        return collect(calls, what=what, nodes=self._node_ids, timeout_s=self._timeout_s)
 
     def run(
         self, fn: Callable[Concatenate[ShardPool, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Return `fn(pool, *args, **kwargs)`, run by all actors, `map` being their exchange.
 
-        Raises as `map`. A lost shard leaves the others waiting for it, so all actors are restarted
-        and all shards reported lost.
+        Raises as `map`, but `timeout_s` is for what a shard does between two exchanges. Afterwards
+        the actors take part under the next generation only; those that stalled are restarted.
         """
-        self._node_ids = self._node_ids or _nodes(self._actors, self._timeout_s)
+        self._node_ids = self._node_ids or nodes_of(self._actors, self._timeout_s)
         size = len(self._actors)
         asked: dict[str, Any] = {"nodes": self._node_ids, "timeout_s": self._timeout_s}
         meeting = [(0, self._actors[0].meet.remote(self._token, size))]
@@ -184,23 +173,18 @@ class RayShardPool:
             num_shards=size,
             num_rows=self.num_rows,
             num_features=self.num_features,
-            address=_collect(meeting, what="meeting", **asked)[0],
+            address=collect(meeting, what="meeting", **asked)[0],
             timeout_s=self._timeout_s,
         )
+        shared_args = [_share(value) for value in args]
+        shared_kwargs = {name: _share(value) for name, value in kwargs.items()}
         with _ASKING:  # several views: every actor must meet them in one order
-            calls = [
-                (shard, actor.run.remote(about, shard, fn, *args, **kwargs))
+            answers = [
+                actor.run.remote(about, shard, fn, *shared_args, **shared_kwargs)
                 for shard, actor in enumerate(self._actors)
             ]
-        try:
-            answers = ray.get([call for _, call in calls], timeout=self._timeout_s)
-        except _LOST as error:
-            for actor in self._actors:
-                ray.kill(actor, no_restart=False)
-            raise ShardLost(range(size)) from error
-        except ray.exceptions.GetTimeoutError:
-            raise _late(calls, f"{fn.__name__} of {self._key!r}", **asked) from None
-        result: T = answers[0]
+        what = f"{fn.__name__} of {self._key!r}"
+        result: T = collect_common(self._actors, answers, what=what, **asked)
         return result
 
 
@@ -211,47 +195,3 @@ def _share(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.nbytes > _SHARED_BYTES:
         return ray.put(value)
     return value
-
-
-def _nodes(actors: Sequence[ActorHandle], timeout_s: float) -> list[str]:
-    calls = [(shard, actor.node_id.remote()) for shard, actor in enumerate(actors)]
-    return _collect(calls, what="asking for the node", nodes=(), timeout_s=timeout_s)
-
-
-_LOST = (RayActorError, ObjectLostError, ShardNotLoaded, PeerLost)
-
-
-def _collect(
-    calls: Sequence[tuple[int, Any]], *, what: str, nodes: Sequence[str], timeout_s: float
-) -> list[Any]:
-    """Return the answers to (shard, reference) calls, or raise what `RayShardPool.map` promises."""
-    references = [reference for _, reference in calls]
-    try:
-        return list(ray.get(references, timeout=timeout_s))
-    except ray.exceptions.GetTimeoutError:
-        raise _late(calls, what, nodes=nodes, timeout_s=timeout_s) from None
-    except _LOST as error:
-        ready, _ = ray.wait(references, num_returns=len(references), timeout=timeout_s)
-        lost = {shard for shard, reference in calls if reference in ready and _is_lost(reference)}
-        raise ShardLost(sorted(lost)) from error
-
-
-def _late(
-    calls: Sequence[tuple[int, Any]], what: str, *, nodes: Sequence[str], timeout_s: float
-) -> TimeoutError:
-    references = [reference for _, reference in calls]
-    _, waiting = ray.wait(references, num_returns=len(references), timeout=0)
-    late = sorted({shard for shard, reference in calls if reference in waiting})
-    names = [f"{shard} (node {nodes[shard] if nodes else 'unknown'})" for shard in late]
-    return TimeoutError(
-        f"{what}: no answer in {timeout_s} s from shards {', '.join(names)}; look at those nodes, "
-        "or allow more time"
-    )
-
-
-def _is_lost(reference: Any) -> bool:
-    try:
-        ray.get(reference)
-    except _LOST:
-        return True
-    return False

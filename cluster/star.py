@@ -9,6 +9,7 @@ import hmac
 import secrets
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from reid import dist
@@ -39,7 +40,7 @@ class Star:
         except (OSError, RuntimeError) as error:
             raise self._lost(error) from error
 
-    def all_gather(self, data: bytes) -> list[bytes]:
+    def all_gather(self, data: bytes) -> Sequence[bytes | memoryview]:
         """Return every process's bytes in rank order. Raises PeerLost."""
         inline = data if len(data) < _LARGE else b""
         try:

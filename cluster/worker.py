@@ -2,7 +2,8 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,8 +17,7 @@ from reid import dist
 from reid.checkpoint import RunState
 from reid.data.loaders import LoaderName, quickest
 from reid.fit import fit
-from reid.recipes import AnyConfig, Recipe, below, build
-from reid.recipes.source import SourceConfig
+from reid.recipes import Recipe, RunConfig, below, build
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ BACKBONE = "student.backbone."
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run: its name, what to train, where, and the file its backbone starts from."""
+    """A run: its name, what to train, where, and the files its backbones start from."""
 
     name: str
-    config: AnyConfig
+    config: RunConfig
     where: ClusterConfig
-    initial: str | None = None
+    starts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> Folder:
@@ -42,7 +42,7 @@ class Job:
     @property
     def num_shards(self) -> int:
         """Clustering actors of the run: none where labels are given."""
-        return 0 if isinstance(self.config, SourceConfig) else self.where.num_shards
+        return self.where.num_shards if self.config.clusters else 0
 
 
 def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
@@ -81,19 +81,24 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
 
 def make_recipe(job: Job, data: Inputs) -> Recipe:
     """Return the job's recipe with its first weights; ValueError when they do not fit."""
-    if job.initial is None:
-        return build(job.config, num_identities=data.num_identities)
-    return build(job.config, backbone=backbone_weights(job.initial, job.config.backbone))
+    backbones = {
+        start: backbone_weights(path, job.config.backbone, option=start)
+        for start, path in job.starts.items()
+    }
+    return build(job.config, sizes=data.sizes, backbones=backbones)
 
 
-def backbone_weights(path: str, expected: str) -> dict[str, torch.Tensor]:
-    """Return the backbone of a source run's checkpoint; ValueError when it is another one."""
+def backbone_weights(path: str, expected: str, *, option: str) -> dict[str, torch.Tensor]:
+    """Return the backbone of a source run's checkpoint; ValueError when it is another one.
+
+    `option` is the field of the config that names it.
+    """
     state: RunState = checkpoints.read(path)
     found = state.config.get("backbone")
     if found != expected:
         raise ValueError(
             f"{path} holds a {found}, but the run asks for {expected}; give --backbone {found} or "
-            "another --initial"
+            f"another --{option.replace('_', '-')}"
         )
     return below(state.networks, BACKBONE)
 

@@ -3,6 +3,11 @@
     python -m jobs.benchmark demo --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
     python -m jobs.benchmark clustering [--json FILE]
+<<<<<<< HEAD
+    python -m jobs.benchmark messaging [--json FILE]
+=======
+    python -m jobs.benchmark scale [--json FILE]
+>>>>>>> 255a252eb01017a75d64e17c154104577389b7a8
 
 `--help` after a name lists its options.
 """
@@ -19,13 +24,15 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo
+from jobs.benchmarks import clustering, data, demo, messaging, scale
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
     Annotated[demo.Options, tyro.conf.subcommand("demo")]
     | Annotated[data.Options, tyro.conf.subcommand("data")]
     | Annotated[clustering.Options, tyro.conf.subcommand("clustering")]
+    | Annotated[messaging.Options, tyro.conf.subcommand("messaging")]
+    | Annotated[scale.Options, tyro.conf.subcommand("scale")]
 )
 
 
@@ -65,9 +72,9 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"{result['machine']}, {result['date']}, commit {result['commit']}", highlight=False
     )
-    console.print(what.table_of(rows))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
+    console.print(what.table_of(rows))
 
 
 if __name__ == "__main__":

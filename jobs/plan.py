@@ -4,8 +4,9 @@
     python -m jobs.plan --images 12936 --gpus 0 --nodes 1 --cores 2
 
 Tables and advice are printed, and the same as JSON on standard output. Work is counted by formula;
-rates are measured or estimated as jobs/planning/rates.py says. A factor of two either way is to be
-expected; what it is good for is which variant fits, and what grows how.
+rates are measured or estimated as jobs/planning/rates.py says, and docs/scale.md tells how far they
+are stretched. A factor of two either way is to be expected, more where a rate is used far beyond
+what was measured; what it is good for is which variant fits, and what grows how.
 """
 
 import dataclasses
@@ -108,34 +109,39 @@ def asked(options: Options) -> tuple[Workload, Fleet]:
 
 def memory(load: Workload, fleet: Fleet, advice: Advice) -> list[dict[str, Any]]:
     """Return what lies where: bytes in all, and of one GPU or node."""
-    stored, images, clusters = advice.stored, load.num_images, float(load.num_clusters)
-    if advice.seeding == "hierarchy":  # the coarse ones, and those of the device's own cells
-        coarse, _ = work.hierarchy(clusters)
-        clusters = coarse + clusters / fleet.num_devices
-    centers = clusters * stored.num_features * (4 + 8)
+    stored, actors = advice.stored, fleet.num_devices
+    images, clusters, width = load.num_images, float(load.num_clusters), stored.num_features
+    coarse, part = work.hierarchy(clusters)
+    summed = max(coarse, part) if advice.seeding == "hierarchy" else clusters
     entries = work.jaccard_entries(images, load.k1) * work.SPARSE_ENTRY_BYTES
     shares = {"gpu": fleet.num_gpus, "host": fleet.num_nodes, "files": fleet.num_nodes}
 
     def row(what: str, where: str, size: float, parts: int) -> dict[str, Any]:
         return {"what": what, "where": where, "bytes": size, "bytes_each": size / parts}
 
+    def copies(what: str, size: float) -> dict[str, Any]:
+        return row(what, "each actor", size * actors, actors)
+
+    built = work.feature_bytes(images, load.num_features, 4 + 1) * load.num_views
     return [
         row("decoded images", "disk", load.pixel_bytes, fleet.num_nodes),
         row("features as asked", "", load.all_bytes, fleet.num_links),
         row("features as advised", PLACES[advice.place], stored.all_bytes, shares[advice.place]),
-        row("centres and sums, a view", "each device", centers, 1),
-        row("labels", "driver", images * 8.0 * load.num_views, 1),
-        row("neighbour lists", "host memory", images * load.k1 * 8.0, fleet.num_nodes),
-        row("Jaccard distances", "host memory", entries, fleet.num_nodes),
+        row("float32 rows, 8-bit codes (built)", "actors", built, actors),
+        copies("centres", clusters * width * 4),
+        copies("sums of clusters, of all shards", actors * summed * (width * 8 + 16)),
+        copies("labels", images * 8.0 * load.num_views),
+        copies("neighbour lists", images * load.k1 * 12.0),
+        copies("encodings, by row and by column", 2 * entries),
     ]
 
 
-def memory_table(rows: Sequence[Mapping[str, Any]], fleet: Fleet) -> Table:
+def memory_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Return the table of what lies where."""
     table = Table(title="Memory")
     for column in ("what", "where"):
         table.add_column(column)
-    for column in ("in all", "each GPU or node" if fleet.num_gpus else "each node"):
+    for column in ("in all", "each"):
         table.add_column(column, justify="right")
     for row in rows:
         sizes = (amount(row[key], "B") for key in ("bytes", "bytes_each"))
@@ -182,7 +188,7 @@ def main(options: Options) -> None:
         f"dimensions: {load.num_features}",
         highlight=False,
     )
-    console.print(memory_table(rows, fleet))
+    console.print(memory_table(rows))
     console.print(time_table(advice, fleet))
     for reason in advice.reasons:
         console.print(f"* {reason}", markup=False, highlight=False, soft_wrap=True)

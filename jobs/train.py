@@ -20,7 +20,7 @@ from cluster.config import ClusterConfig
 from cluster.pipeline import run
 from jobs.console import console, exit_codes, progress_bars
 from jobs.tables import results_table
-from reid.recipes import RUNS, AnyConfig, method_of
+from reid.recipes import RUNS, RunConfig, method_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Options:
     """What the command line asked for."""
 
     name: str
-    config: AnyConfig
+    config: RunConfig
     cluster: ClusterConfig
 
 

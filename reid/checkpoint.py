@@ -10,7 +10,7 @@ import torch
 from reid.data.loaders import LoaderName
 from reid.types import PseudoLabels
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class RunState:
     `networks`, `optimizer`: state dictionaries. `round`, `step`: the next update to make, which are
     also the counters all randomness is drawn from. `labels`: the round's pseudo-labels when `step`
     is inside a round, else empty. `loader`: the run's, see `data.loaders`. `config`: flattened;
-    `kind`: its class.
+    `kind`: its class. `sizes`: what the networks were built for (`recipes.contract.Sizes`).
     """
 
     networks: Mapping[str, Any]
@@ -32,12 +32,17 @@ class RunState:
     config: Mapping[str, Any]
     config_hash: str
     kind: str
+    sizes: Mapping[str, int]
 
 
 def to_bytes(state: RunState) -> bytes:
     """Return the state as a torch archive of tensors and plain values."""
     labels = {
-        view: {"labels": torch.from_numpy(v.labels), "centers": torch.from_numpy(v.centers)}
+        view: {
+            "labels": torch.from_numpy(v.labels),
+            "centers": torch.from_numpy(v.centers),
+            "extras": {name: torch.from_numpy(x) for name, x in v.extras.items()},
+        }
         for view, v in state.labels.items()
     }
     buffer = io.BytesIO()
@@ -55,7 +60,11 @@ def from_bytes(data: bytes, *, name: str) -> RunState:
         if content.pop("format") != FORMAT:
             raise KeyError("format")
         labels = {
-            view: PseudoLabels(labels=v["labels"].numpy(), centers=v["centers"].numpy())
+            view: PseudoLabels(
+                labels=v["labels"].numpy(),
+                centers=v["centers"].numpy(),
+                extras={name: x.numpy() for name, x in v["extras"].items()},
+            )
             for view, v in content.pop("labels").items()
         }
         return RunState(**content, labels=labels)

@@ -40,12 +40,20 @@ def unwrap(module: ModuleT) -> ModuleT:
     return cast(ModuleT, module.module) if isinstance(module, DistributedDataParallel) else module
 
 
+_STATISTICS = ("running_mean", "running_var")
+"""Names of BatchNorm's buffers that each rank estimates from its own images."""
+
+
 @torch.no_grad()
 def average_buffers(module: nn.Module) -> None:
-    """Replace every floating buffer (BatchNorm statistics) by its mean over ranks."""
+    """Replace BatchNorm's running statistics by their mean over ranks.
+
+    Other buffers, such as memories, are equal on all ranks and stay as they are: in floating point
+    the mean of three equal values need not be that value.
+    """
     if world_size() == 1:
         return
-    buffers = [b for b in module.buffers() if b.is_floating_point()]
+    buffers = [b for name, b in module.named_buffers() if name.split(".")[-1] in _STATISTICS]
     if not buffers:
         return
     flat = torch.cat([b.flatten().float() for b in buffers])
@@ -57,16 +65,35 @@ def average_buffers(module: nn.Module) -> None:
 
 def all_gather_rows(rows: Shaped[torch.Tensor, "n ..."]) -> Shaped[torch.Tensor, "m ..."]:
     """Return every rank's rows in rank order (no gradient); ranks may hold different numbers."""
+    return torch.cat(_parts(rows)) if world_size() > 1 else rows
+
+
+def gather_batch(rows: Shaped[torch.Tensor, "n ..."]) -> Shaped[torch.Tensor, "m ..."]:
+    """Return every rank's rows in rank order, for a loss of the whole batch on every rank.
+
+    The gradient reaches this rank's rows, times the number of ranks: after `wrap` has averaged the
+    gradients of weights, they are those of one process that had the whole batch.
+    """
     if world_size() == 1:
         return rows
+    parts = _parts(rows)
+    if rows.requires_grad:
+        own = rows.view_as(rows)
+        own.register_hook(lambda gradient: gradient * world_size())
+        parts[rank()] = own
+    return torch.cat(parts)
+
+
+def _parts(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Return the rows of each rank, without gradient."""
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
     dist.all_gather(counts, torch.tensor([len(rows)], dtype=torch.int64, device=rows.device))
     sizes = [int(count) for count in counts]
     padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
-    padded[: len(rows)] = rows
+    padded[: len(rows)] = rows.detach()
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def from_first(value: T | None) -> T:
@@ -118,16 +145,16 @@ def join(address: tuple[str, int], *, rank: int, size: int, timeout_s: float) ->
     return store
 
 
-def all_gather_padded(data: bytes, *, length: int) -> list[bytes]:
+def all_gather_padded(data: bytes, *, length: int) -> list[memoryview]:
     """Return every process's bytes in rank order, each with zeros up to `length`.
 
     Raises PeerLost.
     """
     mine = torch.zeros(length, dtype=torch.uint8)
-    mine[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    mine.numpy().data[: len(data)] = data
     parts = [torch.empty_like(mine) for _ in range(world_size())]
     try:
         dist.all_gather(parts, mine)
     except RuntimeError as error:
         raise PeerLost(str(error)) from error
-    return [part.numpy().tobytes() for part in parts]
+    return [part.numpy().data for part in parts]

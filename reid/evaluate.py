@@ -9,11 +9,10 @@ from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reid import dist
 from reid.data.steps import ImageStore
 from reid.evaluation import retrieval
 from reid.evaluation.report import ranked_gallery
-from reid.extract import Progress, extract, rank_rows
+from reid.extract import Progress, extract_all
 from reid.recipes.contract import Recipe
 from reid.types import Retrieval, Split
 
@@ -37,18 +36,14 @@ def embed_all(
     recipe: Recipe, store: ImageStore, *, device: torch.device, progress: Progress | None = None
 ) -> Float32[Tensor, "N E"]:
     """Return the embeddings of every image of a store, in row order, on every rank."""
-    batch_size = recipe.config.extract_batch
-    rows = rank_rows(len(store), batch_size=batch_size, rank=dist.rank(), world=dist.world_size())
-    mine = extract(
-        lambda images: {"embed": recipe.embed(images)},
+    return extract_all(
+        recipe.embed,
         store,
-        rows=rows,
-        batch_size=batch_size,
+        batch_size=recipe.config.extract_batch,
         device=device,
         precision=recipe.config.precision,
         progress=progress,
-    )
-    return dist.all_gather_rows(mine["embed"].to(device)).cpu()
+    ).cpu()
 
 
 def query_cameras(test: TestSplit) -> Int64[np.ndarray, "Q"]:

@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from reid import dist
 from reid.data.steps import ImageStore
 from reid.data.torch_loader import read_batches
+from reid.recipes.contract import Recipe, Remembering
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -49,6 +51,53 @@ def extract(
         if progress is not None and rows:
             progress(done, len(rows))
     return {view: torch.cat(values)[: len(rows)] for view, values in parts.items()}
+
+
+def features(
+    recipe: Recipe,
+    store: ImageStore,
+    *,
+    rows: range,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> dict[str, Float32[Tensor, "n D"]]:
+    """Return what a round clusters, one rank's rows of it: remembered or extracted, on the CPU."""
+    if isinstance(recipe, Remembering):
+        mine = slice(rows.start, rows.stop)
+        return {view: value[mine].float().cpu() for view, value in recipe.remembered().items()}
+    return extract(
+        recipe.features,
+        store,
+        rows=rows,
+        batch_size=recipe.config.extract_batch,
+        device=device,
+        precision=recipe.config.precision,
+        progress=progress,
+    )
+
+
+def extract_all(
+    function: Callable[[Tensor], Tensor],
+    store: ImageStore,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    progress: Progress | None = None,
+) -> Float32[Tensor, "N D"]:
+    """Return `function` over every image of a store, in row order, on the device of every rank."""
+    mine = extract(
+        lambda images: {"all": function(images)},
+        store,
+        rows=rank_rows(
+            len(store), batch_size=batch_size, rank=dist.rank(), world=dist.world_size()
+        ),
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
+    return dist.all_gather_rows(mine["all"].to(device))
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

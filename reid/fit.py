@@ -6,12 +6,13 @@ the weights, the optimizer's moments and two counters.
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reid import dist
 from reid.checkpoint import RunState
@@ -19,9 +20,10 @@ from reid.data import loaders
 from reid.data.loaders import LoaderName
 from reid.data.steps import Table
 from reid.evaluate import Evaluation, TestSplit, evaluate, metrics
-from reid.extract import autocast
+from reid.extract import autocast, extract_all
+from reid.optim import learning_rate, make_optimizer, update
 from reid.override import config_hash, flatten
-from reid.recipes.contract import OptimConfig, Recipe, RunConfig
+from reid.recipes.contract import CameraAware, Recipe, Remembering, RunConfig
 from reid.types import PseudoLabels, Report
 
 CHECK_EVERY = 10
@@ -86,15 +88,17 @@ def fit(
         recipe.networks.load_state_dict(state.networks)
         optimizer.load_state_dict(dict(state.optimizer))
         first_round, step, labels = state.round, state.step, dict(state.labels)
+    elif isinstance(recipe, Remembering):
+        recipe.networks.eval()
+        recipe.begin_run(partial(_whole, tables, config=config, device=device), tables)
+    if isinstance(recipe, CameraAware):
+        recipe.know_cameras(tables["target"].camid)
     recipe.student = dist.wrap(recipe.student)
 
     for round in range(first_round, config.num_rounds):
         labelling = Labelling(labels=labels, seconds={}, health={})
         if step == 0:
-            if recipe.views:
-                recipe.networks.eval()
-                labelling = hooks.label(recipe, round)
-            recipe.begin_round(labelling.labels)
+            labelling = begin_round(recipe, hooks, round)
             if config.optim.optimizer_reset:
                 optimizer = make_optimizer(recipe.student, config.optim)
         for steps in stretches(step, config.steps_per_round, save_every_steps):
@@ -109,31 +113,28 @@ def fit(
                 device=device,
                 loader=loader,
             )
-            seconds = {"train": time.perf_counter() - started}
-            if steps.start == 0:
-                seconds |= labelling.seconds
-            last = steps.stop == config.steps_per_round
-            scores = None
-            if last and _is_evaluated(round, config):
-                scores, seconds["evaluate"] = _score(recipe, test, hooks, round, device=device)
+            seconds = time.perf_counter() - started
             hooks.report(
-                Report(
-                    round=round,
-                    first_step=round * config.steps_per_round + steps.start,
-                    series=series,
-                    health=labelling.health if steps.start == 0 else {},
-                    metrics=scores,
-                    seconds=seconds,
-                    images_per_s=len(steps) * _images_per_step(recipe) / seconds["train"],
-                )
+                _report(recipe, test, hooks, labelling, round, steps, series, seconds, device)
             )
             if dist.rank() == 0:
+                last = steps.stop == config.steps_per_round
                 at = (round + 1, 0) if last else (round, steps.stop)
                 kept = {} if last else labelling.labels
                 hooks.save(
                     snapshot(recipe, optimizer, round=at[0], step=at[1], labels=kept, loader=loader)
                 )
         step, labels = 0, {}
+
+
+def begin_round(recipe: Recipe, hooks: Hooks, round: int) -> Labelling:
+    """Label the round and let the recipe take the labels up; empty where labels are given."""
+    labelling = Labelling(labels={}, seconds={}, health={})
+    if recipe.views:
+        recipe.networks.eval()
+        labelling = hooks.label(recipe, round)
+    recipe.begin_round(labelling.labels)
+    return labelling
 
 
 def stretches(first_step: int, steps_per_round: int, save_every_steps: int | None) -> list[range]:
@@ -194,42 +195,6 @@ def train(
     return {**columns, "lr": rates}
 
 
-def update(
-    student: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    terms: Mapping[str, Tensor],
-    *,
-    clip_norm: float | None,
-) -> None:
-    """Make one optimizer step on the sum of the terms."""
-    optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(student.parameters(), clip_norm)
-    optimizer.step()
-
-
-def make_optimizer(student: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """Return Adam over the parameters that want gradients."""
-    parameters = [p for p in dist.unwrap(student).parameters() if p.requires_grad]
-    return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-
-
-def learning_rate(config: OptimConfig, step: int, steps_per_round: int, num_rounds: int) -> float:
-    """Return the rate of a step: linear warm-up from a hundredth, milestones, cosine to zero.
-
-    NOTE: released code warms up once a round; here the ramp is continuous in the step.
-    """
-    rounds = step / steps_per_round
-    if rounds < config.warmup_rounds:
-        return config.lr * (0.01 + 0.99 * rounds / config.warmup_rounds)
-    rate = config.lr * 0.1 ** sum(rounds >= milestone for milestone in config.milestones)
-    if config.lr_decay == "cosine":
-        done = (rounds - config.warmup_rounds) / (num_rounds - config.warmup_rounds)
-        rate *= 0.5 * (1 + math.cos(math.pi * done))
-    return rate
-
-
 def snapshot(
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
@@ -250,6 +215,25 @@ def snapshot(
         config=flatten(recipe.config),
         config_hash=config_hash(recipe.config),
         kind=type(recipe.config).__name__,
+        sizes=asdict(recipe.sizes),
+    )
+
+
+def _whole(
+    tables: Mapping[str, Table],
+    table: str,
+    function: Callable[[Tensor], Tensor],
+    *,
+    config: RunConfig,
+    device: torch.device,
+) -> Tensor:
+    """Return a function's values over all images of a table, on the device of every rank."""
+    return extract_all(
+        function,
+        tables[table].store,
+        batch_size=config.extract_batch,
+        device=device,
+        precision=config.precision,
     )
 
 
@@ -259,18 +243,40 @@ def _with_labels(
     """Return the tables with the target's labels replaced by the round's."""
     if not labels:
         return dict(tables)
-    fresh = {view: value.labels for view, value in labels.items()}
+    fresh = {name: of for view, value in labels.items() for name, of in value.named(view).items()}
     return {**tables, "target": replace(tables["target"], labels=fresh)}
 
 
-def _score(
-    recipe: Recipe, test: TestSplit, hooks: Hooks, round: int, *, device: torch.device
-) -> tuple[dict[str, float], float]:
-    """Return a round's scores and the seconds they took; the hooks keep what was found."""
-    started = time.perf_counter()
-    found = evaluate(recipe, test, device=device)
-    hooks.evaluated(round, found)
-    return metrics(found.scores), time.perf_counter() - started
+def _report(
+    recipe: Recipe,
+    test: TestSplit,
+    hooks: Hooks,
+    labelling: Labelling,
+    round: int,
+    steps: range,
+    series: Mapping[str, list[float]],
+    train_seconds: float,
+    device: torch.device,
+) -> Report:
+    """Return what a stretch did, evaluated where it ends a round that is to be."""
+    config = recipe.config
+    first, last = steps.start == 0, steps.stop == config.steps_per_round
+    seconds = {"train": train_seconds, **(labelling.seconds if first else {})}
+    scores = None
+    if last and _is_evaluated(round, config):
+        started = time.perf_counter()
+        found = evaluate(recipe, test, device=device)
+        hooks.evaluated(round, found)
+        scores, seconds["evaluate"] = metrics(found.scores), time.perf_counter() - started
+    return Report(
+        round=round,
+        first_step=round * config.steps_per_round + steps.start,
+        series=series,
+        health=labelling.health if first else {},
+        metrics=scores,
+        seconds=seconds,
+        images_per_s=len(steps) * _images_per_step(recipe) / train_seconds,
+    )
 
 
 def _is_evaluated(round: int, config: RunConfig) -> bool:

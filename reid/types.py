@@ -5,7 +5,7 @@ G gallery.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -76,15 +76,24 @@ class PseudoLabels:
     """One clustering of the training table.
 
     `labels` (N,) int64 in 0..K-1, `OUTLIER` for none; `centers` (K,D) float32 cluster means.
+    `extras` {name: array} is what else a method found for its round: values of each image, and
+    numbers; those of shape (N,) int64 are labels too, drawn as "VIEW/NAME".
     """
 
     labels: Int64[np.ndarray, "N"]
     centers: Float[np.ndarray, "K D"]
+    extras: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def num_clusters(self) -> int:
         """Return K."""
         return len(self.centers)
+
+    def named(self, view: str) -> dict[str, np.ndarray]:
+        """Return all that can be drawn by, (N,) int64 each: the labels, and extras like them."""
+        kind = (self.labels.shape, self.labels.dtype)
+        alike = {n: x for n, x in self.extras.items() if (x.shape, x.dtype) == kind}
+        return {view: self.labels, **{f"{view}/{name}": x for name, x in alike.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ PARTS = {
 }
 
 # The loop and its helpers know the contract, no method, no loss, no network.
-LOOP = ("fit", "extract", "evaluate")
+LOOP = ("fit", "extract", "evaluate", "optim")
 HIDDEN_FROM_LOOP = ("models", "losses", "memory", "recipes")
 CONTRACT = "reid.recipes.contract"
 

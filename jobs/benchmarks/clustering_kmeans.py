@@ -78,7 +78,7 @@ def lloyd_cases(features: Float32[np.ndarray, "N D"], num_clusters: int) -> list
     def ours(form: str | None) -> KMeansResult:
         pool = split(features, 1)
         for shard in pool.shards:
-            shard.state[CODED] = code_rows(shard.features, form=form)
+            shard.derived[CODED] = code_rows(shard.features, form=form)
         return lloyd(pool, init, max_iterations=100)
 
     def parity(mine: Sequence[KMeansResult], peers: Sequence[np.ndarray]) -> str:

@@ -22,7 +22,7 @@ from jobs.console import Show
 from jobs.demo import draw_worlds
 from jobs.tables import percent
 from reid.override import override
-from reid.recipes import RUNS, AnyConfig
+from reid.recipes import RUNS, RunConfig
 
 SUPERVISED, DIRECT, BASELINE, OURS = "supervised", "direct transfer", "mean_teacher", "core_reid_v2"
 
@@ -45,7 +45,7 @@ class Options:
     """file to write the rows to"""
 
 
-def change(config: AnyConfig, assignments: Sequence[str]) -> AnyConfig:
+def change(config: RunConfig, assignments: Sequence[str]) -> RunConfig:
     """Return the config with PATH=VALUE assignments made; values are JSON or else text."""
     for assignment in assignments:
         path, _, text = assignment.partition("=")
@@ -75,7 +75,7 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
     rows = []
     for seed in range(1, options.seeds + 1):
 
-        def finish(name: str, config: AnyConfig, seed: int = seed) -> dict[str, Any]:
+        def finish(name: str, config: RunConfig, seed: int = seed) -> dict[str, Any]:
             return run(f"{name}-seed{seed}", override(config, "seed", seed), place, show=show)
 
         source = finish("source", RUNS["source-demo"])

@@ -132,10 +132,16 @@ def _table(title: str, rows: Sequence[tuple[str, dict[str, Any]]]) -> Table:
             duration(row["ours_cpu_s"]),
             duration(row["peer_cpu_s"]),
             f"{row['ratio']:.1f}",
-            *([f"{row['ours_peak_mib']:.0f} / {row['peer_peak_mib']:.0f}"] if has_peaks else []),
+            *([_peaks(row)] if has_peaks else []),
             row["parity"],
         )
     return table
+
+
+def _peaks(row: Mapping[str, Any]) -> str:
+    if row["ours_peak_mib"] is None:
+        return ""
+    return f"{row['ours_peak_mib']:.0f} / {row['peer_peak_mib']:.0f}"
 
 
 def duration(seconds: float) -> str:

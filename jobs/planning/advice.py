@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from jobs.planning import rates
 from jobs.planning.estimate import Seeding, Step, kmeans_steps, steps, total
 from jobs.planning.given import Fleet, Place, Workload
-from jobs.planning.words import amount, duration
+from jobs.planning.words import amount, digits, duration
+from reid.clustering.hierarchy import FLAT_CLUSTERS
+from reid.clustering.parallel import GREEDY_CLUSTERS
 
-HIERARCHY_FROM = 50_000
-"""clusters above which two levels are advised"""
 EXACT_NEIGHBORS_UP_TO = 5_000_000
 """rows up to which all distances between rows are worth working out"""
 PCA_FEATURES = 256
 """dimensions after a principal component analysis"""
-WORTHWHILE = 2.0
-"""how many times quicker `parallel` must be to be preferred to the exact greedy draw"""
+WORTHWHILE = 1.5
+"""how many times quicker k-means must become for an analysis to be advised"""
 
 PLACES = {"gpu": "GPU memory", "host": "host memory", "files": "memory-mapped files"}
 
@@ -39,13 +40,24 @@ def advise(load: Workload, fleet: Fleet) -> Advice:
     found = steps(stored, fleet, place)
     seeding, why = _seeding(stored, found)
     reasons = [storage, why, _neighbors(stored, found)]
-    clustering = total(found, kmeans_steps(seeding)[1:])
+    names = kmeans_steps(seeding)[1:]
+    clustering = total(found, names)
     if clustering > found["extract"].seconds and stored.num_features > PCA_FEATURES:
-        share = stored.num_features / PCA_FEATURES
+        small = steps(replace(stored, num_features=PCA_FEATURES), fleet, place)
+        times = clustering / total(small, names)
+        if times > WORTHWHILE:
+            reasons.append(
+                f"k-means takes longer than extraction: PCA to {PCA_FEATURES} dimensions would "
+                f"make it about {digits(times, 2)}x quicker (compare neighbor_agreement before and "
+                "after)"
+            )
+    messages = sum(found[name].messages for name in names)
+    if messages * fleet.exchange_s > clustering / 2:
         reasons.append(
-            f"k-means takes longer than extraction: PCA to {PCA_FEATURES} dimensions would make it "
-            f"about {share:.0f}x quicker (compare neighbor_agreement before and after)"
+            f"k-means mostly waits for {messages:,} exchanges among {fleet.num_devices} actors, "
+            f"{duration(fleet.exchange_s)} each: use fewer actors"
         )
+    reasons.append(_rates(stored, fleet, seeding))
     return Advice(stored=stored, place=place, seeding=seeding, steps=found, reasons=tuple(reasons))
 
 
@@ -68,24 +80,22 @@ def _storage(load: Workload, fleet: Fleet) -> tuple[Workload, Place, str]:
 
 def _seeding(load: Workload, found: Mapping[str, Step]) -> tuple[Seeding, str]:
     """Return the seeding to use and why."""
-    if load.num_clusters > HIERARCHY_FROM:
+    if load.num_clusters > FLAT_CLUSTERS:
         flat, levels = (total(found, kmeans_steps(kind)[1:3]) for kind in ("greedy", "hierarchy"))
         return "hierarchy", (
-            f"hierarchy: {load.num_clusters:,} clusters are more than {HIERARCHY_FROM:,}; seeding "
+            f"hierarchy: {load.num_clusters:,} clusters are more than {FLAT_CLUSTERS:,}; seeding "
             f"and Lloyd in two levels take {duration(levels)}, flat {duration(flat)}, but no row "
             "leaves its coarse cluster"
         )
-    seeds = {kind: found[f"seed_{kind}"].seconds for kind in ("greedy", "parallel")}
-    longest = seeds["greedy"] > found["extract"].seconds
-    if longest and seeds["greedy"] > WORTHWHILE * seeds["parallel"]:
+    greedy, parallel = (duration(found[f"seed_{kind}"].seconds) for kind in ("greedy", "parallel"))
+    if load.num_clusters > GREEDY_CLUSTERS:
         return "parallel", (
-            f"parallel: greedy seeding ({duration(seeds['greedy'])}, limited by "
-            f"{found['seed_greedy'].limit}) would take longer than extraction, parallel takes "
-            f"{duration(seeds['parallel'])}"
+            f"parallel: {load.num_clusters:,} clusters are more than {GREEDY_CLUSTERS:,}; it takes "
+            f"{parallel}, greedy {greedy}"
         )
-    return "greedy", (
-        f"greedy: {duration(seeds['greedy'])} of seeding for the best first centres (parallel: "
-        f"{duration(seeds['parallel'])})"
+    return (
+        "greedy",
+        f"greedy: {greedy} of seeding for the best first centres (parallel: {parallel})",
     )
 
 
@@ -95,6 +105,21 @@ def _neighbors(load: Workload, found: Mapping[str, Step]) -> str:
         return f"DBSCAN: exact neighbours, {took}"
     return (
         f"DBSCAN: exact neighbours grow with the square of the images and take {took}; above "
-        f"{EXACT_NEIGHBORS_UP_TO:,} images prefer k-means, or an approximate index whose recall is "
-        "measured"
+        f"{EXACT_NEIGHBORS_UP_TO:,} images prefer k-means, or build an approximate index "
+        f"({duration(found['neighbors_probed'].seconds)}) and measure its recall"
+    )
+
+
+def _rates(load: Workload, fleet: Fleet, seeding: Seeding) -> str:
+    """Return which rates were measured, and how far from where they are used."""
+    laws = {"neighbours": rates.NEIGHBORS_CORE, "Jaccard": rates.JACCARD_CORE}
+    if not fleet.num_gpus:
+        lloyd = {} if seeding == "hierarchy" else {"Lloyd": rates.LLOYD_CORE}
+        laws = {seeding: getattr(rates.CPU_CORE, seeding), **lloyd, **laws}
+    size = (load.num_images, load.num_features, load.num_clusters)
+    beyond = {name: law.beyond(*size) for name, law in laws.items()}
+    told = ", ".join(f"{name} {digits(times, 2)}x" for name, times in beyond.items())
+    return (
+        f"rates measured ({rates.MEASURED_ON}) and used so many times beyond the largest measured "
+        f"size: {told}; all others are data sheets and estimates"
     )

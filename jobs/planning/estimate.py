@@ -1,5 +1,8 @@
 """A round of extraction and clustering, step by step: what it does, and what that takes.
 
+Exchanges and their bytes are those of the algorithms of reid.clustering over actors, each of which
+hears what all shards answer; tests compare them with counted ones.
+
 Legend: N images, d feature dimensions, K clusters.
 """
 
@@ -10,7 +13,7 @@ from typing import Literal
 
 from jobs.planning import rates, work
 from jobs.planning.given import Fleet, Place, Workload
-from jobs.planning.rates import Law
+from jobs.planning.rates import PowerLaw
 
 Seeding = Literal["greedy", "parallel", "hierarchy"]
 
@@ -22,12 +25,13 @@ SAMPLED_ROWS = 512
 class Cost:
     """What an algorithm does, whatever it runs on.
 
-    `operations` of the law that counts them, `passes` over the features, `messages` one after
-    another, `link_bytes` through each link of the network.
+    `times` that what a fitted law is of is done, or `operations` in all; `passes` over the
+    features; `messages` one after another; `link_bytes` through each link of the network.
     """
 
     name: str
-    law: Literal["seeding", "lloyd", "neighbors"]
+    law: Literal["greedy", "parallel", "lloyd", "hierarchy", "neighbors"]
+    times: float
     operations: float
     passes: float
     messages: float
@@ -46,110 +50,160 @@ class Step:
     limit: str
 
 
-def costs(load: Workload, num_links: int) -> dict[str, Cost]:
+def costs(load: Workload, num_actors: int) -> dict[str, Cost]:
     """Return what the variants of clustering do."""
     return {
-        **_seeding_costs(load, num_links),
-        **_lloyd_costs(load),
-        "neighbors": _neighbor_cost(load),
+        **_seeding_costs(load),
+        **_lloyd_costs(load, num_actors),
+        **_neighbor_costs(load, num_actors),
     }
 
 
-def _seeding_costs(load: Workload, num_links: int) -> dict[str, Cost]:
-    views, clusters = load.num_views, load.num_clusters
-    size = (load.num_images, load.num_features, clusters)
-    coarse, _ = work.hierarchy(clusters)
+def _seeding_costs(load: Workload) -> dict[str, Cost]:
+    views, clusters, width = load.num_views, load.num_clusters, load.num_features
+    size = (load.num_images, width, clusters)
+    coarse, part = work.hierarchy(clusters)
+
+    def drawn(number: float, times: float = 1) -> float:
+        """Return the bytes of candidates that all actors hear of."""
+        return views * times * number * work.num_trials(number) * width * 4
+
+    drawn_in_rounds = views * work.PARALLEL_ROUNDS * work.PARALLEL_OVERSAMPLING * clusters
     return {
         "seed_greedy": Cost(
             name="seed, greedy",
-            law="seeding",
+            law="greedy",
+            times=views,
             operations=views * work.seeding_flops(*size),
-            passes=clusters / work.SEEDING_BLOCK,
-            messages=views * clusters,
+            passes=work.seeding_blocks(clusters),
+            messages=views * work.seeding_messages(clusters),
+            link_bytes=drawn(clusters),
         ),
         "seed_parallel": Cost(
             name="seed, parallel",
-            law="seeding",
+            law="parallel",
+            times=views,
             operations=views * work.parallel_seeding_flops(*size),
             passes=work.PARALLEL_ROUNDS,
-            messages=views * 2 * work.PARALLEL_ROUNDS,
+            messages=views * work.parallel_seeding_messages(clusters),
+            link_bytes=drawn_in_rounds * width * 4 + drawn(clusters),
         ),
         "seed_hierarchy": Cost(
             name="seed, hierarchy",
-            law="seeding",
+            law="hierarchy",
+            times=views * work.hierarchy_seeding_flops(*size) / work.hierarchy_unit_flops(*size),
             operations=views * work.hierarchy_seeding_flops(*size),
-            passes=2 * coarse / work.SEEDING_BLOCK,
-            messages=views * coarse,
-            link_bytes=load.all_bytes / num_links,  # rows go to the owners of their cells
+            passes=work.seeding_blocks(coarse) + work.seeding_blocks(part),
+            messages=views * work.hierarchy_messages(clusters)[0],
+            link_bytes=drawn(coarse) + drawn(part, times=coarse),
         ),
     }
 
 
-def _lloyd_costs(load: Workload) -> dict[str, Cost]:
+def _lloyd_costs(load: Workload, num_actors: int) -> dict[str, Cost]:
     views, rounds = load.num_views, load.iterations
     size = (load.num_images, load.num_features, load.num_clusters)
     coarse, _ = work.hierarchy(load.num_clusters)
+    iteration = work.hierarchy_lloyd_flops(*size)
 
-    def summed(clusters: float) -> float:
-        """Return the bytes of float64 sums of the clusters' rows, there and back."""
-        return views * rounds * 2 * 8 * clusters * load.num_features
+    def summed(clusters: float, times: float) -> float:
+        """Return the bytes of the sums of clusters that every shard says, at most."""
+        return views * times * num_actors * clusters * (8 * load.num_features + 16)
 
     return {
         "lloyd_flat": Cost(
             name=f"Lloyd x {rounds}",
             law="lloyd",
+            times=views * rounds,
             operations=views * rounds * work.lloyd_flops(*size),
             passes=rounds,
-            messages=views * rounds,
-            link_bytes=summed(load.num_clusters),
+            messages=views * work.lloyd_messages(rounds),
+            link_bytes=summed(load.num_clusters, rounds),
         ),
         "lloyd_hierarchy": Cost(
             name=f"Lloyd x {rounds}, hierarchy",
-            law="lloyd",
-            operations=views * rounds * work.hierarchy_lloyd_flops(*size),
+            law="hierarchy",
+            times=views * rounds * iteration / work.hierarchy_unit_flops(*size),
+            operations=views * rounds * iteration,
             passes=2 * rounds,
-            messages=views * rounds,
-            link_bytes=summed(coarse),
+            messages=views * rounds * work.hierarchy_messages(load.num_clusters)[1],
+            link_bytes=summed(coarse + load.num_clusters, rounds),
+        ),
+        "mend": Cost(
+            name="mend cells (optional)",
+            law="lloyd",
+            times=views * 2,
+            operations=views * 2 * work.lloyd_flops(*size),
+            passes=2,
+            messages=views * work.lloyd_messages(1),
+            link_bytes=summed(load.num_clusters, 1),
         ),
     }
 
 
-def _neighbor_cost(load: Workload) -> Cost:
-    return Cost(
-        name="neighbours, exact",
-        law="neighbors",
-        operations=work.neighbor_flops(load.num_images, load.num_features),
-        passes=1 / load.num_views,
-        messages=1,
-        link_bytes=load.view_bytes,  # every device sees all rows, handed round
-    )
+def _neighbor_costs(load: Workload, num_actors: int) -> dict[str, Cost]:
+    rows, width = load.num_images, load.num_features
+    every, probed = work.neighbor_flops(rows, width), work.probed_flops(rows, width)
+    share = work.neighbor_share(num_actors)
+    return {
+        "neighbors": Cost(
+            name="neighbours, exact",
+            law="neighbors",
+            times=share / work.neighbor_share(1),
+            operations=share * every,
+            passes=1 / load.num_views,
+            messages=work.neighbor_messages(rows, num_actors),
+            link_bytes=2 * work.feature_bytes(rows, width, 4),  # both passes of tiles
+        ),
+        "neighbors_probed": Cost(
+            name="probed neighbours, unbuilt",
+            law="neighbors",
+            times=probed / every / work.neighbor_share(1),
+            operations=probed,
+            passes=1 / load.num_views,
+            messages=1,
+            link_bytes=work.feature_bytes(rows, width, 4),
+        ),
+    }
 
 
 def steps(load: Workload, fleet: Fleet, place: Place) -> dict[str, Step]:
     """Return every step, each variant by its name, with features stored at `place`."""
-    reading = load.all_bytes / fleet.bytes_per_s(place)
     found = {"decode": _decoding(load, fleet), "extract": _extraction(load, fleet)}
-    for key, cost in costs(load, fleet.num_links).items():
-        law: Law = getattr(fleet.device, cost.law)
-        found[key] = _step(
-            cost.name,
-            cost.operations,
-            messages=cost.messages,
-            hidden={
-                "arithmetic": law(cost.operations / fleet.num_devices),
-                "reading": cost.passes * reading,
-            },
-            added={
-                "network": cost.link_bytes / rates.NETWORK_BYTES_PER_S * (fleet.num_links > 1),
-                "messages": cost.messages * fleet.device.exchange_s * (fleet.num_devices > 1),
-            },
-        )
+    for key, cost in costs(load, fleet.num_devices).items():
+        found[key] = _clustering(cost, load, fleet, place)
     return found | _core_steps(load, fleet)
+
+
+def _clustering(cost: Cost, load: Workload, fleet: Fleet, place: Place) -> Step:
+    law, workers = getattr(fleet.device, cost.law, None), fleet.num_devices
+    if law is None:  # built for processor cores only
+        law, workers = rates.NEIGHBORS_CORE, fleet.num_cores
+    size = (load.num_images, load.num_features, load.num_clusters)
+    fitted = isinstance(law, PowerLaw)
+    arithmetic = cost.times * law(*size) / workers if fitted else law(cost.operations / workers)
+    return _step(
+        cost.name,
+        cost.operations,
+        messages=cost.messages,
+        hidden={
+            "arithmetic": arithmetic,
+            "reading": cost.passes * load.all_bytes / fleet.bytes_per_s(place),
+        },
+        added={
+            "network": cost.link_bytes / rates.NETWORK_BYTES_PER_S * (fleet.num_links > 1),
+            "messages": cost.messages * fleet.exchange_s,
+        },
+    )
 
 
 def _core_steps(load: Workload, fleet: Fleet) -> dict[str, Step]:
     """Return the steps that run on processor cores whatever the devices."""
     adds = work.jaccard_adds(load.num_images, load.k1)
+    size = (load.num_images, load.num_features, load.num_clusters)
+    jaccard = (
+        rates.JACCARD_CORE(*size) * adds / work.jaccard_adds(load.num_images, work.MEASURED_K1)
+    )
     rows = load.num_images + load.num_clusters
     flops = load.num_views * work.lloyd_flops(SAMPLED_ROWS, load.num_features, rows)
     return {
@@ -157,13 +211,13 @@ def _core_steps(load: Workload, fleet: Fleet) -> dict[str, Step]:
             f"Jaccard, DBSCAN, k1 = {load.k1}",
             adds,
             unit=" adds",
-            hidden={"arithmetic": rates.JACCARD_CORE(adds / fleet.num_cores)},
+            hidden={"arithmetic": jaccard / fleet.num_cores},
         ),
         "health": _step(
             "label-free scores",
             flops,
             messages=load.num_views * 2,
-            hidden={"arithmetic": rates.CPU_CORE.neighbors(flops / fleet.num_cores)},
+            hidden={"arithmetic": rates.DISTANCES_CORE(flops / fleet.num_cores)},
         ),
     }
 

@@ -96,6 +96,11 @@ class Fleet:
         return self.num_gpus or self.num_cores
 
     @property
+    def exchange_s(self) -> float:
+        """Seconds of one small exchange among actors, one a device; a single one has none."""
+        return rates.EXCHANGE_S_PER_ACTOR * self.num_devices * (self.num_devices > 1)
+
+    @property
     def num_links(self) -> int:
         """Network links: one a GPU, or one a node."""
         return self.num_gpus or self.num_nodes

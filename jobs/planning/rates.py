@@ -1,8 +1,8 @@
 """How fast hardware is: the only numbers of `jobs.plan` that come from measuring or data sheets.
 
-Every figure says what it is: M measured by the performance study (Sapphire Rapids with AMX, one
-core unless said), D from a data sheet, E an estimate. A new measurement replaces a `Law`. Those of
-the GPU suppose that its distances between rows and centres are worked out there.
+Every figure says what it is: M measured (by the performance study on one core of a Sapphire
+Rapids, unless said), D from a data sheet, E an estimate. Those of the GPU suppose that distances
+between rows and centres are worked out there; none of them has been measured.
 """
 
 from dataclasses import dataclass
@@ -29,22 +29,108 @@ class Law:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Factor:
+    """How a time depends on one size: as (size / middle)^exponent.
+
+    `error` is the standard error of the fitted exponent, `largest` the largest measured size. From
+    there on the exponent is at least `counted`, that of the operations: what small sizes hide in
+    fixed costs, large ones pay.
+    """
+
+    middle: float
+    exponent: float
+    error: float
+    largest: float
+    counted: float
+
+    def __call__(self, size: float) -> float:
+        """Return by how much a size differs from the middle."""
+        inside = min(size, self.largest)
+        outside = (size / inside) ** max(self.exponent, self.counted)
+        return float((inside / self.middle) ** self.exponent * outside)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerLaw:
+    """Seconds of one processor core for a whole table, fitted: `seconds` at all middles."""
+
+    seconds: float
+    rows: Factor
+    features: Factor
+    clusters: Factor | None = None
+
+    def _factors(self, rows: float, features: float, clusters: float) -> list[tuple[Factor, float]]:
+        found = [(self.rows, rows), (self.features, features)]
+        return [*found, (self.clusters, clusters)] if self.clusters else found
+
+    def __call__(self, rows: float, features: float, clusters: float) -> float:
+        """Return the seconds of a size."""
+        seconds = self.seconds
+        for factor, size in self._factors(rows, features, clusters):
+            seconds *= factor(size)
+        return seconds
+
+    def beyond(self, rows: float, features: float, clusters: float) -> float:
+        """Return how many times beyond the largest measured one a size is, 1 if it is not."""
+        sizes = self._factors(rows, features, clusters)
+        return max(1.0, *(size / factor.largest for factor, size in sizes))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Device:
     """One GPU or one processor core."""
 
     name: str
     extraction: Law
-    seeding: Law
-    lloyd: Law
-    neighbors: Law
+    greedy: Law | PowerLaw
+    parallel: Law | PowerLaw
+    lloyd: Law | PowerLaw
+    hierarchy: Law | PowerLaw
     memory_bytes_per_s: float
     """reading features where they fit beside the device"""
-    exchange_s: float
-    """one small all-gather among the devices that cluster"""
 
 
-_MARKET, _DIMENSIONS, _CLUSTERS = 12_936, 2048, 700  # where the study measured
-_MSMT17, _K1 = 32_621, 30
+_MARKET, _DIMENSIONS = 12_936, 2048  # where the study measured
+
+# M by `python -m jobs.benchmark scale`: processor seconds of one shard. The lines down to the end
+# mark are what `python -m jobs.benchmarks.scale FILE` prints; docs/scale.md says more.
+
+MEASURED_ON = "AMD EPYC, 2 cores, 2026-11-21, commit 62153cc+"
+GREEDY_CORE = PowerLaw(
+    seconds=1.36,
+    rows=Factor(middle=44000.0, exponent=0.988, error=0.069, largest=100000, counted=1),
+    features=Factor(middle=478.0, exponent=0.573, error=0.064, largest=2048, counted=1),
+    clusters=Factor(middle=382.0, exponent=0.687, error=0.071, largest=3000, counted=1),
+)
+PARALLEL_CORE = PowerLaw(
+    seconds=0.537,
+    rows=Factor(middle=44000.0, exponent=0.854, error=0.085, largest=100000, counted=1),
+    features=Factor(middle=478.0, exponent=0.551, error=0.08, largest=2048, counted=1),
+    clusters=Factor(middle=382.0, exponent=0.77, error=0.089, largest=3000, counted=1),
+)
+LLOYD_CORE = PowerLaw(
+    seconds=0.182,
+    rows=Factor(middle=44000.0, exponent=1.081, error=0.083, largest=100000, counted=1),
+    features=Factor(middle=478.0, exponent=0.701, error=0.078, largest=2048, counted=1),
+    clusters=Factor(middle=382.0, exponent=0.689, error=0.086, largest=3000, counted=1),
+)
+HIERARCHY_CORE = PowerLaw(
+    seconds=1.79,
+    rows=Factor(middle=35800.0, exponent=0.831, error=0.05, largest=100000, counted=1),
+    features=Factor(middle=431.0, exponent=0.502, error=0.035, largest=2048, counted=1),
+    clusters=Factor(middle=1740.0, exponent=0.229, error=0.037, largest=20000, counted=0.5),
+)
+NEIGHBORS_CORE = PowerLaw(
+    seconds=4.9,
+    rows=Factor(middle=25400.0, exponent=1.796, error=0.019, largest=100000, counted=2),
+    features=Factor(middle=512.0, exponent=0.596, error=0.015, largest=2048, counted=1),
+)
+JACCARD_CORE = PowerLaw(
+    seconds=0.84,
+    rows=Factor(middle=17300.0, exponent=1.343, error=0.202, largest=30000, counted=1),
+    features=Factor(middle=431.0, exponent=0.155, error=0.123, largest=2048, counted=0),
+)
+# end of what was measured
 
 _H200_MATMUL = Law(work=0.4 * 989e12)  # D bf16 dense x E share reached in distance tiles
 
@@ -52,11 +138,11 @@ H200 = Device(
     name="NVIDIA H200",
     # E: 15,000 to 25,000 forward passes of ResNet-50 a second
     extraction=Law(work=work.extraction_flops(20_000 / 2, "resnet50", height=256, width=128)),
-    seeding=_H200_MATMUL,
+    greedy=_H200_MATMUL,
+    parallel=_H200_MATMUL,
     lloyd=_H200_MATMUL,
-    neighbors=_H200_MATMUL,
+    hierarchy=_H200_MATMUL,
     memory_bytes_per_s=4.8e12,  # D
-    exchange_s=30e-6,  # E: a small all-reduce of NCCL
 )
 
 CPU_CORE = Device(
@@ -65,15 +151,17 @@ CPU_CORE = Device(
     extraction=Law(
         work=work.extraction_flops(_MARKET, "resnet50", height=256, width=128), seconds=2 * 252
     ),
-    seeding=Law(work=work.seeding_flops(_MARKET, _DIMENSIONS, _CLUSTERS), seconds=3.3),  # M fp32
-    lloyd=Law(work=work.lloyd_flops(_MARKET, _DIMENSIONS, _CLUSTERS), seconds=0.30),  # M fp32
-    neighbors=Law(work=work.neighbor_flops(_MARKET, _DIMENSIONS), seconds=5.03),  # M FAISS, flat
+    greedy=GREEDY_CORE,
+    parallel=PARALLEL_CORE,
+    lloyd=LLOYD_CORE,
+    hierarchy=HIERARCHY_CORE,
     memory_bytes_per_s=14e9,  # M
-    exchange_s=0.3e-3,  # the target of the actors' own process group (gloo)
 )
 
-JACCARD_CORE = Law(work=work.jaccard_adds(_MSMT17, _K1), seconds=5.5)
-"""M: k-reciprocal vectors and sparse Jaccard distances of MSMT17, on one core"""
+DISTANCES_CORE = Law(work=work.neighbor_flops(_MARKET, _DIMENSIONS), seconds=5.03)
+"""M: all distances in float32, by FAISS"""
+EXCHANGE_S_PER_ACTOR = 0.06e-3
+"""M: 0.24 ms among four actors; E: rank 0 speaks with each in turn, so it grows as their number"""
 DECODED_IMAGES_PER_S = 3500.0
 """M: JPEGs of 344 x 136 that one core decodes"""
 DISK_BYTES_PER_S = 6e9

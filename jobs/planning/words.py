@@ -21,3 +21,8 @@ def duration(seconds: float) -> str:
     unit, size = next(((u, s) for u, s in UNITS if seconds >= s), UNITS[-1])
     value = seconds / size
     return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+
+
+def digits(value: float, number: int) -> str:
+    """Return a value rounded to some digits, in full."""
+    return f"{float(f'{value:.{number}g}'):,g}"

@@ -3,11 +3,13 @@
 from reid.clustering.agreement import cross_agreement
 from reid.clustering.assignment import nearest_centers
 from reid.clustering.dbscan import dbscan
+from reid.clustering.density import DBSCANConfig, jaccard_dbscan
 from reid.clustering.hierarchy import hierarchical_kmeans
 from reid.clustering.jaccard import camera_jaccard_distance, jaccard_distance
 from reid.clustering.kmeans import kmeans, kmeans_sweep
 from reid.clustering.listing import Neighbors
 from reid.clustering.lloyd import KMeansResult
+from reid.clustering.means import cluster_means
 from reid.clustering.neighbors import nearest_neighbors
 from reid.clustering.reliability import (
     Reliability,
@@ -29,6 +31,7 @@ from reid.clustering.warm import warm_centers
 
 __all__ = [
     "BLOCK",
+    "DBSCANConfig",
     "KMeansResult",
     "LocalShardPool",
     "Neighbors",
@@ -38,10 +41,12 @@ __all__ = [
     "ShardPool",
     "as_rows",
     "camera_jaccard_distance",
+    "cluster_means",
     "cross_agreement",
     "dbscan",
     "greedy_kmeans_plusplus",
     "hierarchical_kmeans",
+    "jaccard_dbscan",
     "jaccard_distance",
     "kmeans",
     "kmeans_sweep",

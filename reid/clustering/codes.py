@@ -92,9 +92,9 @@ class CodedRows:
 
 def coded_rows(shard: Shard) -> CodedRows:
     """Return a shard's rows with their codes, which are made once and kept with it."""
-    if CODED not in shard.state:
-        shard.state[CODED] = code_rows(np.asarray(shard.features))
-    coded: CodedRows = shard.state[CODED]
+    if CODED not in shard.derived:
+        shard.derived[CODED] = code_rows(np.asarray(shard.features))
+    coded: CodedRows = shard.derived[CODED]
     return coded
 
 

@@ -1,22 +1,20 @@
 """Lloyd's iterations over a pool of shards.
 
 An iteration costs what changes in it: rows meet the centres that moved (`assignment.follow`), and
-the sums of clusters are corrected by the rows that came and went, exactly (`_grid_exponent`).
+the sums of clusters are corrected by the rows that came and went, exactly (`means.grid_exponent`).
 
-Legend: N rows, n rows of one shard, D feature dimensions, K clusters, t clusters touched on one
-shard, m replacement rows, e entries of rows that came or went.
+Legend: N rows, n rows of one shard, D feature dimensions, K clusters, m replacement rows.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from reid.clustering.assignment import NOTHING, Assignment, follow, nothing_found
 from reid.clustering.codes import coded_rows
+from reid.clustering.means import GridSums, grid_exponent, grid_sums, largest_value
 from reid.clustering.shards import Shard, ShardPool
-from reid.compiled import compiled
 
 _STATE = "lloyd"
 
@@ -41,15 +39,10 @@ class KMeansResult:
 
 @dataclass(frozen=True, kw_only=True)
 class _Change:
-    """What one shard's new labels change: of some `clusters` (t,), `counts` (t,) and sums.
-
-    `sums` (t,D) are in steps of the grid.
-    """
+    """What one shard's new labels change."""
 
     num_changed: int
-    clusters: Int64[np.ndarray, "t"]
-    counts: Int64[np.ndarray, "t"]
-    sums: Float64[np.ndarray, "t D"]
+    sums: GridSums
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +76,7 @@ def lloyd(
         raise ValueError(f"max_iterations is {max_iterations}: at least one is needed")
     if not 0 <= tolerance < 1:
         raise ValueError(f"tolerance is {tolerance}: a share of rows from 0 to below 1")
-    exponent = _grid_exponent(max(pool.map(_begin)), pool.num_rows)
+    exponent = grid_exponent(max(pool.map(_begin)), pool.num_rows)
     centers = centers.copy()
     counts = np.zeros(len(centers), dtype=np.int64)
     sums = np.zeros(centers.shape)
@@ -92,13 +85,13 @@ def lloyd(
     while iterations < max_iterations:
         iterations += 1
         changes = pool.map(_assign, centers, moved, exponent)
-        for change in changes:
-            counts[change.clusters] += change.counts
-            sums[change.clusters] += change.sums
+        for part in (change.sums for change in changes):
+            counts[part.clusters] += part.counts
+            sums[part.clusters] += part.sums
         num_changed = sum(change.num_changed for change in changes)
         if counts.all() and num_changed <= tolerance * pool.num_rows:
             break
-        touched = np.unique(np.concatenate([change.clusters for change in changes]))
+        touched = np.unique(np.concatenate([change.sums.clusters for change in changes]))
         filled, empty = touched[counts[touched] > 0], np.flatnonzero(counts == 0)
         replaced = np.concatenate([filled, empty])
         means = np.ldexp(sums[filled], exponent) / counts[filled, None]
@@ -116,17 +109,6 @@ def lloyd(
         inertia=float(np.concatenate(dist_sq).sum(dtype=np.float64)),
         iterations=iterations,
     )
-
-
-def _grid_exponent(magnitude: float, num_rows: int) -> int:
-    """Return the power of two of a grid on which sums of all rows are exact in float64.
-
-    With |x| <= `magnitude` < 2^e and N < 2^b rows, multiples of 2^(e+b-53) add up to less than 2^53
-    steps: no addition rounds, so the order of rows and shards does not matter, and rows can be
-    taken out again. A value moves by at most 2^(b-54) of 2^e, which is below float32's own rounding
-    for every table that fits a cluster.
-    """
-    return math.frexp(magnitude)[1] + num_rows.bit_length() - 53
 
 
 def _farthest(pool: ShardPool, num_clusters: int, count: int) -> Float32[np.ndarray, "m D"]:
@@ -147,9 +129,7 @@ def _farthest(pool: ShardPool, num_clusters: int, count: int) -> Float32[np.ndar
 def _begin(shard: Shard) -> float:
     """Start without labels; return the largest absolute value of the features."""
     shard.state[_STATE] = nothing_found(len(shard.features))
-    return max(
-        (float(np.abs(shard.features[block]).max()) for block in shard.blocks()), default=0.0
-    )
+    return largest_value(shard)
 
 
 def _assign(
@@ -167,32 +147,8 @@ def _assign(
     row = np.concatenate([came, went])
     cluster = np.concatenate([found.label[came], before[went]])
     sign = np.repeat([1.0, -1.0], [len(came), len(went)])
-    order = np.argsort(cluster, kind="stable")  # so that a cluster's sum stays in the cache
-    clusters, place = np.unique(cluster[order], return_inverse=True)
-    sums = np.zeros((len(clusters), centers.shape[1]))
-    steps_per_unit = math.ldexp(1.0, -exponent)
-    _add_rows(np.asarray(shard.features), row[order], place, sign[order], steps_per_unit, sums)
-    return _Change(
-        num_changed=len(came),
-        clusters=clusters,
-        counts=np.bincount(place, sign[order], len(clusters)).astype(np.int64),
-        sums=sums,
-    )
-
-
-@compiled
-def _add_rows(
-    features: Float32[np.ndarray, "n D"],
-    row: Int64[np.ndarray, "e"],
-    place: Int64[np.ndarray, "e"],
-    sign: Float64[np.ndarray, "e"],
-    steps_per_unit: float,
-    sums: Float64[np.ndarray, "t D"],
-) -> None:
-    for entry in range(len(row)):
-        values, total, weight = features[row[entry]], sums[place[entry]], sign[entry]
-        for d in range(len(total)):
-            total[d] += weight * np.rint(np.float64(values[d]) * steps_per_unit)
+    sums = grid_sums(shard.features, row, cluster, sign, exponent)
+    return _Change(num_changed=len(came), sums=sums)
 
 
 def _far_rows(shard: Shard, count: int) -> _Far:

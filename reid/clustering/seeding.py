@@ -80,13 +80,13 @@ def greedy_kmeans_plusplus(
     Source: Arthur and Vassilvitskii 2007, "k-means++: the advantages of careful seeding", section
     2.2 for the distribution and section 7 for the greedy choice among several draws.
     """
-    return greedy_seeds(pool, num_clusters, seed=seed, num_trials=num_trials).rows
+    return pool.run(greedy_seeds, num_clusters, seed=seed, num_trials=num_trials).rows
 
 
 def greedy_seeds(
     pool: ShardPool, num_clusters: int, *, seed: int, num_trials: int | None = None
 ) -> Seeds:
-    """Return what `greedy_kmeans_plusplus` does, with the rows' features."""
+    """Return what `greedy_kmeans_plusplus` does, with the rows' features; called in `pool.run`."""
     check_num_clusters(num_clusters, pool.num_rows)
     trials = default_trials(num_clusters) if num_trials is None else num_trials
     pool.map(begin)

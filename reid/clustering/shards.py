@@ -11,7 +11,7 @@ Legend: N rows of the whole table, n rows of one shard, D feature dimensions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
@@ -32,12 +32,18 @@ class Shard:
     """Consecutive rows of the table, from row `start` (a multiple of `BLOCK`) on.
 
     `features` (n,D) float32, C-contiguous, possibly read-only; `state` is what an algorithm keeps
-    with the rows between two calls of `map`.
+    with the rows between two calls of `map`, `derived` what follows from the rows alone: it is made
+    once and shared by all algorithms.
     """
 
     start: int
     features: Float32[np.ndarray, "n D"]
     state: dict[str, Any] = field(default_factory=dict)
+    derived: dict[str, Any] = field(default_factory=dict)
+
+    def for_algorithm(self) -> "Shard":
+        """Return the same rows with an empty state, for one more algorithm to work on them."""
+        return replace(self, state={})
 
     def blocks(self) -> list[slice]:
         """Return the rows of each block, counted from the shard's first row; [] without rows."""
@@ -58,7 +64,8 @@ class ShardPool(Protocol):
         """Return `fn(shard, *args, **kwargs)` of every shard, in shard order.
 
         `fn` is a module-level function, changes nothing but `shard.state` and does not mutate its
-        arguments, which all shards may share.
+        arguments, which all shards may share. Outside `run` the state is one for all callers: an
+        algorithm that keeps something there runs alone, or in `run`.
         """
 
     def run(
@@ -68,6 +75,7 @@ class ShardPool(Protocol):
 
         For a whole algorithm, whose many calls of `map` need not come from here one by one. `fn` is
         a module-level function that may be worked out several times at once, to the same result.
+        The state of its shards is its own, so several may be under way, called from threads.
         """
 
 
@@ -88,8 +96,9 @@ class LocalShardPool:
     def run(
         self, fn: Callable[Concatenate[ShardPool, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Return `fn(self, *args, **kwargs)`."""
-        return fn(self, *args, **kwargs)
+        """Return `fn(pool, *args, **kwargs)` of the same rows with a state of its own."""
+        shards = [shard.for_algorithm() for shard in self.shards]
+        return fn(replace(self, shards=shards), *args, **kwargs)
 
 
 def shard_bounds(num_rows: int, num_shards: int) -> list[tuple[int, int]]:

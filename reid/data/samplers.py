@@ -40,14 +40,14 @@ class PKIndex:
     """Labelled rows sorted by (label, camera), with where each identity begins.
 
     `rows` (M,) table rows; `camid` (M,) their cameras, in few bytes to stay in the processor's
-    cache; `identity_start` (U+1,) offsets into both; `drawn` the last steps that `pk_rows` made and
-    what was asked of it, for it alone.
+    cache; `identity_start` (U+1,) offsets into both; `drawn` the last rows that were drawn and what
+    was asked for, private to `pk_rows` and `list_rows`.
     """
 
     rows: Int64[np.ndarray, "M"]
     camid: Int32[np.ndarray, "M"]
     identity_start: Int64[np.ndarray, "U_plus_1"]
-    drawn: dict[tuple[int, ...], Int64[np.ndarray, "S b"]] = field(
+    drawn: dict[tuple[int, ...], NDArray[np.int64]] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -103,11 +103,7 @@ def pk_rows(
     NOTE: the released sampler yields a lone image once, which breaks the P x K batch; here it
     repeats, so a batch has exactly P*K rows. It also repeats images of exactly K-1 candidates.
     """
-    if num_identities % world:
-        raise ValueError(
-            f"{num_identities} identities cannot be divided among {world} ranks: "
-            "choose a number of identities that is a multiple of the ranks."
-        )
+    _check_share(num_identities, world)
     steps_of_pass = max(index.num_identities // num_identities, 1)
     passing, position = divmod(step, steps_of_pass)
     first = position - position % _STEPS
@@ -119,6 +115,54 @@ def pk_rows(
         index.drawn[asked] = rows
     batch: NDArray[np.int64] = rows[position - first].copy()
     return batch
+
+
+def list_rows(
+    index: PKIndex,
+    *,
+    num_identities: int,
+    num_instances: int,
+    seed: int,
+    round: int,
+    step: int,
+    rank: int = 0,
+    world: int = 1,
+    stream: int = 0,
+) -> Int64[np.ndarray, "b"]:
+    """Return this rank's rows of one batch, (P*K/world,) int64, where a lone image comes once.
+
+    A pass names every identity in random order, K of its images as `pk_rows` chooses them, but one
+    of an identity that has only one; batches are cut from this list as it comes, its remainder
+    waits for another pass. So SpCL meets its outliers, each alone in its label, as the released
+    sampler shows them (spcl_inclr spec 0). With fewer rows than P*K they repeat in turn.
+    Raises `ValueError` when P is not a multiple of `world`.
+    """
+    _check_share(num_identities, world)
+    length = num_identities * num_instances
+    sizes = np.where(np.diff(index.identity_start) == 1, 1, num_instances)
+    passing, position = divmod(step, max(int(sizes.sum()) // length, 1))
+    asked = (num_instances, seed, round, passing, stream)
+    rows = index.drawn.get(asked)
+    if rows is None:
+        at: Any = {"seed": seed, "round": round, "stream": stream}
+        available = index.num_identities
+        order = _permutation(available, purpose=IDENTITY_ORDER, passing=passing, **at).copy()
+        uniform = counter_rng(INSTANCES, step=passing, **at).random((available, num_instances))
+        chosen = np.empty(uniform.shape, dtype=np.int64)
+        _instances(index.rows, index.camid, index.identity_start, order, uniform, chosen)
+        rows = chosen[np.arange(num_instances) < sizes[order, None]]
+        index.drawn.clear()
+        index.drawn[asked] = rows
+    batch = np.resize(rows[position * length :][:length], length)
+    return batch[_share(length, rank=rank, world=world)]
+
+
+def _check_share(num_identities: int, world: int) -> None:
+    if num_identities % world:
+        raise ValueError(
+            f"{num_identities} identities cannot be divided among {world} ranks: "
+            "choose a number of identities that is a multiple of the ranks."
+        )
 
 
 def _draw_steps(

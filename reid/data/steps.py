@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from reid.data.augment import AugmentConfig, AugmentParams, draw
-from reid.data.samplers import PKIndex, pk_index, pk_rows, random_rows
+from reid.data.samplers import PKIndex, list_rows, pk_index, pk_rows, random_rows
 from reid.types import Batch
 
 
@@ -58,6 +58,14 @@ class Draw:
     num_identities: int
     num_instances: int
     views: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListDraw(Draw):
+    """A draw where an identity of one image gives one row, and others fill the batch.
+
+    See `samplers.list_rows`.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +165,8 @@ def _plan(
     if index is None:
         rows = random_rows(len(store), batch_size=size, stream=stream, **at)
     else:
-        rows = pk_rows(
+        drawn = list_rows if isinstance(spec, ListDraw) else pk_rows
+        rows = drawn(
             index,
             num_identities=spec.num_identities,
             num_instances=spec.num_instances,

@@ -12,10 +12,23 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from reid.models.ibn import add_instance_norm_
 from reid.models.weights import load_weights, seeded
 
-BackboneName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
-"""The depths of the CORE-ReID V2 study."""
+BackboneName = Literal[
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnet18_ibn",
+    "resnet34_ibn",
+    "resnet50_ibn",
+    "resnet101_ibn",
+]
+"""The depths of the CORE-ReID V2 study, and those with released IBN-a weights."""
+
+_IBN = "_ibn"
 
 
 class Backbone(nn.Module):
@@ -64,11 +77,24 @@ def resnet(
     classifier `fc` is left out. Published re-identification uses last_stride=1, except for resnet18
     and resnet34 in CORE-ReID V2, which keep 2 (core_reid spec 1b).
 
+    A name that ends in "_ibn" is the IBN-a network (`reid.models.ibn`); its ImageNet weights are a
+    file that its authors released, with the tensor names of this module.
+
     Raises:
-        ValueError: the file holds another backbone, or no state dict.
+        ValueError: the file holds another backbone, or no state dict; "imagenet" for an IBN-a
+            network, of which torchvision has no weights.
     """
+    depth = name.removesuffix(_IBN)
+    if name != depth and weights == "imagenet":
+        raise ValueError(
+            f"torchvision has no ImageNet weights of {name}: give the path of the file that "
+            "IBN-Net's authors released, or None"
+        )
     with seeded(seed):
-        backbone = Backbone(get_model(name, weights=None), last_stride=last_stride)
+        trunk = get_model(depth, weights=None)
+        if name != depth:
+            add_instance_norm_(trunk)
+        backbone = Backbone(trunk, last_stride=last_stride)
     if weights is None:
         return backbone
     if weights == "imagenet":

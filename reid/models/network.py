@@ -1,4 +1,4 @@
-"""The two networks of CORE-ReID: one for the labelled source, one with parts for the target.
+"""The network of one global feature, and CORE-ReID's with parts; what networks return.
 
 Legend: B images, H x W pixels, C channels of the backbone, h x w positions of its map, K classes,
 D dimensions of one view (C here), E of the embedding.
@@ -6,7 +6,7 @@ D dimensions of one view (C here), E of the embedding.
 Neither network asks whether it is training: only its BatchNorm layers behave differently then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,12 +16,17 @@ from torch import Tensor, nn
 
 from reid.models.attention import ECAB
 from reid.models.backbones import Backbone
-from reid.models.heads import BNNeck, classifier
-from reid.models.pooling import full_precision, gap, gap_gmp, part_pool
+from reid.models.heads import BNNeck, DynamicClassifier, classifier
+from reid.models.pooling import GeM, full_precision, gap, gap_gmp, part_pool
 from reid.models.weights import seeded
 
 PARTS = ("top", "bottom")
 """The strips of a map, from top to bottom."""
+
+PoolingName = Literal["gap", "gap_gmp", "gem"]
+"""Mean, mean plus maximum, generalised mean of a map."""
+
+_POOLINGS: Mapping[str, Callable[[Tensor], Tensor]] = {"gap": gap, "gap_gmp": gap_gmp}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,49 +34,64 @@ class NetOutput:
     """What a network says about a batch.
 
     `map` the backbone's map; `views` what metric losses compare; `embedding` what retrieval
-    compares, not yet of unit length; `logits` before softmax; `gates` attention, where it is asked
-    for.
+    compares, not yet of unit length; `logits` before softmax, of the global view, (B,0) from a
+    network without classifier; `part_logits` those of parts that have classifiers of their own;
+    `gates` attention, where it is asked for.
     """
 
     map: Float[Tensor, "B C h w"]
     views: Mapping[str, Float[Tensor, "B D"]]
     embedding: Float[Tensor, "B E"]
     logits: Float[Tensor, "B K"]
+    part_logits: Mapping[str, Float[Tensor, "B K"]] = field(default_factory=dict)
     gates: Mapping[str, Float[Tensor, "B C 1 1"]] = field(default_factory=dict)
 
 
 class GlobalNet(nn.Module):
-    """Backbone, pooling, BatchNorm neck, classifier: the network of source pre-training.
+    """Backbone, pooling, BatchNorm neck, classifier: one feature of the whole image.
 
-    The view `global` is the feature before the neck, the embedding the feature after it.
-    `pooling` is the mean, or mean plus maximum. Source: core_reid spec 1b.
+    The embedding is the feature after the neck; scaled to unit length it is also what SpCL's and
+    Cluster-Contrast's memories are trained with. `view` says which feature `views["global"]`
+    is, the one that metric losses compare: the pooled one "before_neck" (source pre-training, MMT)
+    or the embedding "after_neck" (PPLR). Source: core_reid spec 1b, spcl_inclr spec 0.
+
+    `pooling` is the mean, mean plus maximum, or the learned `GeM`. Without `num_classes` there is
+    no classifier, and logits are (B,0); with `dynamic_classes` it is the most classes of a
+    `DynamicClassifier`.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: int,
+        num_classes: int | None,
         *,
         seed: int,
-        pooling: Literal["gap", "gap_gmp"] = "gap",
+        pooling: PoolingName = "gap",
+        view: Literal["before_neck", "after_neck"] = "before_neck",
+        dynamic_classes: bool = False,
     ) -> None:
         super().__init__()
+        channels = backbone.num_channels
+        self.view = view
+        self.classifies = num_classes is not None
         self.backbone = backbone
-        self.pooling = pooling
-        self.neck = BNNeck(backbone.num_channels)
-        with seeded(seed):
-            self.classifier = classifier(backbone.num_channels, num_classes)
+        self.pool: Callable[[Tensor], Tensor] = GeM() if pooling == "gem" else _POOLINGS[pooling]
+        self.neck = BNNeck(channels)
+        if num_classes is not None:
+            build = DynamicClassifier if dynamic_classes else classifier
+            with seeded(seed):
+                self.classifier: nn.Linear = build(channels, num_classes)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> NetOutput:
         """Return map, feature, embedding and logits of a batch."""
         feature_map = self.backbone(images)
-        features = gap(feature_map) if self.pooling == "gap" else gap_gmp(feature_map)
+        features = self.pool(feature_map)
         embedding = self.neck(features)
         return NetOutput(
             map=feature_map,
-            views={"global": features},
+            views={"global": features if self.view == "before_neck" else embedding},
             embedding=embedding,
-            logits=self.classifier(embedding),
+            logits=self.classifier(embedding) if self.classifies else embedding[:, :0],
         )
 
 

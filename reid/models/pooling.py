@@ -8,9 +8,11 @@ NOTE: a maximum reached at several positions shares its gradient between them; t
 implementations give it to the first. After a ReLU such ties are zeros, whose gradient is zero.
 """
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def full_precision(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -44,13 +46,52 @@ def part_pool(
     Raises:
         ValueError: fewer rows than parts.
     """
+    _check_parts(feature_map.shape[2], num_parts)
+    strips = feature_map.tensor_split(num_parts, dim=2)
+    average = torch.stack([gap(strip) for strip in strips], dim=1)
+    maximum = torch.stack([gmp(strip) for strip in strips], dim=1)
+    return average, maximum
+
+
+def part_gap(feature_map: Float[Tensor, "B C h w"], num_parts: int) -> Float[Tensor, "B P C"]:
+    """Return the mean of each horizontal strip, from top to bottom: PPLR's and INCLR's parts.
+
+    Strips are cut at i h / P rounded to the nearest row: 8, 8, 8 of 24 rows, 5, 6, 5 of 16.
+    NOTE: released code pools adaptively, whose bins overlap where P does not divide the height
+    (rows 0-5, 5-10 and 10-15 of 16; spcl_inclr spec 3.4). Where P divides it, both agree.
+
+    Raises:
+        ValueError: fewer rows than parts.
+    """
     height = feature_map.shape[2]
+    _check_parts(height, num_parts)
+    edges = [(2 * part * height + num_parts) // (2 * num_parts) for part in range(num_parts + 1)]
+    sizes = [below - above for above, below in pairwise(edges)]
+    return torch.stack([gap(strip) for strip in feature_map.split(sizes, dim=2)], dim=1)
+
+
+class GeM(nn.Module):
+    """Generalised mean of each channel: mean(max(x, eps)^p)^(1/p), its power p learned, from 3.
+
+    p = 1 is the mean, a large p near the maximum. Float32 inside. Source: Radenovic et al.
+    (arXiv 1711.02512), Eq. 3; eps and first power are those of the field's code (spec section 0).
+    """
+
+    def __init__(self, *, power: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor([power]))
+        self.eps = eps
+
+    def forward(self, feature_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:
+        """Return the generalised mean of a map."""
+        powers = full_precision(feature_map).clamp(min=self.eps).pow(self.power)
+        return powers.mean((2, 3)).pow(1 / self.power)
+
+
+def _check_parts(height: int, num_parts: int) -> None:
+    """Refuse to cut a map into more strips than it has rows."""
     if not 1 <= num_parts <= height:
         raise ValueError(
             f"a map of {height} rows cannot be cut into {num_parts} strips: "
             "use taller images or last_stride=1"
         )
-    strips = feature_map.tensor_split(num_parts, dim=2)
-    average = torch.stack([gap(strip) for strip in strips], dim=1)
-    maximum = torch.stack([gmp(strip) for strip in strips], dim=1)
-    return average, maximum

@@ -31,12 +31,14 @@ def load_weights(
     *,
     missing: Sequence[str] = (),
     unexpected: Sequence[str] = (),
+    resized: Sequence[str] = (),
 ) -> None:
     """Copy the tensors of `state` into `module` by name, and refuse anything not announced.
 
     `missing` lists prefixes of the module's tensors that may keep their values because `state` has
     none; `unexpected` lists prefixes of tensors of `state` that are left out, also where the module
-    has one of that name (a classifier over other identities). On an error nothing is copied.
+    has one of that name (a classifier over other identities); `resized` lists prefixes of tensors
+    that take whatever shape they find (memories). On an error nothing is copied.
 
     Raises:
         ValueError: a tensor is absent, in excess or of another shape; the first few are named.
@@ -51,7 +53,11 @@ def load_weights(
         and not name.endswith(_STEP_COUNTER)
     ]
     excess = [name for name in given if name not in own]
-    reshaped = [name for name in given if name in own and given[name].shape != own[name].shape]
+    reshaped = [
+        name
+        for name, value in given.items()
+        if name in own and value.shape != own[name].shape and not _starts_with(name, resized)
+    ]
     if absent or excess or reshaped:
         raise ValueError(
             f"weights do not fit {type(module).__name__}: "

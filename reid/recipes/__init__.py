@@ -9,49 +9,50 @@ from torch import Tensor
 from reid.checkpoint import RunState
 from reid.models import load_weights
 from reid.override import override
-from reid.recipes import core_reid_v2, mean_teacher, source
-from reid.recipes.contract import Recipe, RunConfig
-from reid.recipes.core_reid_v2 import CoreReIDV2, CoreReIDV2Config
-from reid.recipes.mean_teacher import MeanTeacher, MeanTeacherConfig
-from reid.recipes.source import Source, SourceConfig
+from reid.recipes import (
+    cluster_contrast,
+    core_reid_v1,
+    core_reid_v2,
+    lf2,
+    mean_teacher,
+    pplr,
+    source,
+    spcl_runs,
+)
+from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 
-AnyConfig = SourceConfig | CoreReIDV2Config | MeanTeacherConfig
-
-RUNS: dict[str, AnyConfig] = {**source.RUNS, **core_reid_v2.RUNS, **mean_teacher.RUNS}
-"""Every named run: the one place where a method's name becomes a thing."""
-
-METHODS = {
-    "source": SourceConfig,
-    "core_reid_v2": CoreReIDV2Config,
-    "mean_teacher": MeanTeacherConfig,
+METHODS: dict[str, Method] = {
+    "source": source.METHOD,
+    "core_reid_v2": core_reid_v2.METHOD,
+    "core_reid_v1": core_reid_v1.METHOD,
+    "lf2": lf2.METHOD,
+    "mean_teacher": mean_teacher.METHOD,
+    "spcl": spcl_runs.METHOD,
+    "cluster_contrast": cluster_contrast.METHOD,
+    "pplr": pplr.METHOD,
 }
+"""Every method: the one place where a name becomes a thing."""
+
+RUNS: dict[str, RunConfig] = {
+    name: run for method in METHODS.values() for name, run in method.runs.items()
+}
+"""Every named run."""
 
 
-def method_of(config: AnyConfig) -> str:
+def method_of(config: RunConfig) -> str:
     """Return the method's name."""
-    return next(name for name, kind in METHODS.items() if isinstance(config, kind))
+    return next(name for name, method in METHODS.items() if type(config) is method.config)
 
 
-def build(
-    config: AnyConfig,
-    *,
-    num_identities: int | None = None,
-    backbone: Mapping[str, Any] | None = None,
-) -> Recipe:
-    """Return the recipe of a config, on the CPU.
+def build(config: RunConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES) -> Recipe:
+    """Return the recipe of a config with its first weights, on the CPU.
 
-    Supervised recipes need `num_identities`, the others the pre-trained `backbone` weights.
+    `backbones` are the weights of `config.starts`. Raises ValueError when they do not fit.
     """
-    if isinstance(config, SourceConfig):
-        assert num_identities is not None
-        return Source(config, num_identities=num_identities)
-    assert backbone is not None
-    if isinstance(config, CoreReIDV2Config):
-        return CoreReIDV2(config, backbone=backbone)
-    return MeanTeacher(config, backbone=backbone)
+    return METHODS[method_of(config)].recipe(config, sizes=sizes, backbones=backbones)
 
 
-def from_flat(kind: str, values: Mapping[str, Any]) -> AnyConfig:
+def from_flat(kind: str, values: Mapping[str, Any]) -> RunConfig:
     """Return the config that `override.flatten` flattened; `kind` is its class's name.
 
     Raises ValueError for a class or field this version does not have.
@@ -74,13 +75,9 @@ def restore(state: RunState) -> Recipe:
 
     Raises ValueError when the checkpoint does not fit this version's networks.
     """
-    config = from_flat(state.kind, state.config)
-    if isinstance(config, SourceConfig):
-        num_identities = len(state.networks["student.classifier.weight"])
-        recipe = build(replace(config, weights=None), num_identities=num_identities)
-    else:
-        recipe = build(config, backbone=below(state.networks, "teacher.backbone."))
-    load_weights(recipe.networks, state.networks)
+    config = replace(from_flat(state.kind, state.config), weights=None)
+    recipe = build(config, sizes=Sizes(**state.sizes))
+    load_weights(recipe.networks, state.networks, resized=(MEMORY,))
     recipe.networks.eval()
     return recipe
 
@@ -93,9 +90,11 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 __all__ = [
     "METHODS",
     "RUNS",
-    "AnyConfig",
+    "Backbones",
+    "Method",
     "Recipe",
     "RunConfig",
+    "Sizes",
     "below",
     "build",
     "from_flat",

@@ -1,17 +1,19 @@
 """What every method is to the loop: a config and six methods."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
-from reid.data.steps import Draw
+from reid.data.steps import Draw, Table
 from reid.models.backbones import BackboneName
+from reid.recipes.published import Published
 from reid.types import Batch, PseudoLabels
 
 
@@ -52,7 +54,7 @@ class RunConfig:
     """unlabelled data set, named in the same way, on whose test split the run is evaluated"""
     backbone: BackboneName = "resnet50"
     weights: str | None = "imagenet"
-    """first weights of the backbone: `imagenet` (torchvision's), a file, or None"""
+    """first weights of the backbone: `imagenet` (torchvision's, none for IBN-a), a file, or None"""
     last_stride: Literal[1, 2] | None = None
     """stride of the backbone's last stage; None: 1 for ResNet-50 and deeper, else 2 (published)"""
     height: int = 256
@@ -91,21 +93,58 @@ class RunConfig:
             )
 
     @property
+    def starts(self) -> dict[str, str]:
+        """{field: source run or checkpoint file that a backbone starts from}; none: `weights`."""
+        return {}
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether labelled source images are trained on."""
+        return False
+
+    @property
+    def clusters(self) -> bool:
+        """Whether target images are clustered each round."""
+        return True
+
+    def check_target(self, num_images: int) -> None:
+        """Raise ValueError for settings that a target of so many training images cannot train."""
+
+    @property
     def stride(self) -> Literal[1, 2]:
         """The last stage's stride, resolved."""
         if self.last_stride is not None:
             return self.last_stride
-        return 2 if self.backbone in ("resnet18", "resnet34") else 1
+        return 2 if self.backbone.startswith(("resnet18", "resnet34")) else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a recipe's networks and memories are sized by, besides its config."""
+
+    num_identities: int
+    """identities of the source's training images, 0 where none are read"""
+    num_images: int
+    """training images of the target"""
+
+
+Backbones = Mapping[str, Mapping[str, Tensor]]
+"""The weights of each of `RunConfig.starts`."""
+NO_BACKBONES: Backbones = MappingProxyType({})
+
+
+MEMORY = "memory."
+"""Where in a recipe's `networks` buffers lie whose number of rows differs from round to round."""
 
 
 @runtime_checkable
 class Recipe(Protocol):
     """A published method: its networks, what is clustered, what is minimised.
 
-    `networks` holds everything the method learns (students, teachers, memories as buffers): the
+    `networks` holds everything the method learns (students, teachers, a `memory` of buffers): the
     loop moves, saves and switches it as a whole. `student` is the trainable part, which the loop
     replaces by its gradient-averaging wrapper. `views` are clustered each round, none where labels
-    are given; `draws` are the batches of a step.
+    are given; `draws` are the batches of a step. `label` may leave a view without labels.
     """
 
     networks: nn.ModuleDict
@@ -114,6 +153,11 @@ class Recipe(Protocol):
     @property
     def config(self) -> RunConfig:
         """What was asked for."""
+        ...
+
+    @property
+    def sizes(self) -> Sizes:
+        """What it was built for."""
         ...
 
     @property
@@ -151,6 +195,64 @@ class Recipe(Protocol):
         ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A recipe with a memory of whole tables, clustered instead of new features."""
+
+    def begin_run(self, extract: "Extract", tables: Mapping[str, Table]) -> None:
+        """Fill the memory before the first round, from features of whole tables."""
+        ...
+
+    def remembered(self) -> dict[str, Float[Tensor, "N D"]]:
+        """Return the rows to cluster, a unit-length matrix a view."""
+        ...
+
+
+@runtime_checkable
+class CameraAware(Protocol):
+    """A recipe whose labelling asks which camera took an image."""
+
+    def know_cameras(self, camid: Int64[np.ndarray, "N"]) -> None:
+        """Keep the cameras of the target's training images: called before rounds begin or go on."""
+        ...
+
+
+Extract = Callable[[str, Callable[[Tensor], Tensor]], Tensor]
+"""Called with (table, function of images (B,3,H,W)); returns all rows' values on every rank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A method as the commands know it: its config's class, its recipe, its named runs."""
+
+    config: type[RunConfig]
+    recipe: Callable[..., Recipe]
+    """called with (config, sizes=Sizes, backbones=Backbones)"""
+    runs: Mapping[str, RunConfig]
+    published: Mapping[str, Published] = field(default_factory=dict)
+    """what papers say of runs, by the run's name"""
+
+
+def target_draw(config: RunConfig) -> Draw:
+    """Return the batch of a method that draws one of target images by their global labels."""
+    return Draw(
+        name="target",
+        table="target",
+        labels="global",
+        num_identities=config.num_identities,
+        num_instances=config.num_instances,
+    )
+
+
+def check_clusters(num_clusters: int, num_images: int) -> None:
+    """Refuse more clusters than images."""
+    if num_clusters > num_images:
+        raise ValueError(
+            f"num_clusters is {num_clusters}, but the target has only {num_images} training "
+            "images; give fewer clusters with --num-clusters"
+        )
+
+
 def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:
     """Refuse settings no mean teacher can train with."""
     if num_clusters < 2:
@@ -184,6 +286,10 @@ DEMO: DemoSettings = {
     "num_identities": 16,
     "augment": AugmentConfig(pad=3),
 }
+
+
+DEMO_UNLABELLED: DemoSettings = {**DEMO, "source": DEMO["target"]}
+"""The demo of methods that read no source."""
 
 
 class DemoBudget(DemoSettings):

@@ -9,7 +9,6 @@ parts and with one batch a step; LF2's "baseline" row is the same idea.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,10 +25,19 @@ from reid.models import (
     ema_copy,
     ema_update,
     reset_from_centers_,
-    resnet,
 )
-from reid.models.weights import load_weights
-from reid.recipes.contract import DEMO_BUDGET, RunConfig, check_teacher, round_seed
+from reid.recipes.contract import (
+    DEMO_BUDGET,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    RunConfig,
+    Sizes,
+    check_clusters,
+    check_teacher,
+    round_seed,
+)
+from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
@@ -51,16 +59,26 @@ class MeanTeacherConfig(RunConfig):
         super().__post_init__()
         check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
 
+    @property
+    def starts(self) -> dict[str, str]:
+        """The one source run."""
+        return {"initial": self.initial}
+
+    def check_target(self, num_images: int) -> None:
+        """Refuse more clusters than images."""
+        check_clusters(self.num_clusters, num_images)
+
 
 class MeanTeacher:
     """Student and teacher."""
 
     views = ("global",)
 
-    def __init__(self, config: MeanTeacherConfig, *, backbone: Mapping[str, Any]) -> None:
-        self.config = config
-        trunk = resnet(config.backbone, weights=None, last_stride=config.stride, seed=config.seed)
-        load_weights(trunk, backbone)
+    def __init__(
+        self, config: MeanTeacherConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+    ) -> None:
+        self.config, self.sizes = config, sizes
+        trunk = first_backbone(config, backbones, "initial")
         self.student = GlobalNet(trunk, config.num_clusters, seed=config.seed, pooling="gap_gmp")
         self.teacher = ema_copy(self.student)
         self.networks = nn.ModuleDict({"student": self.student, "teacher": self.teacher})
@@ -115,3 +133,5 @@ RUNS: dict[str, MeanTeacherConfig] = {
     "mean_teacher-demo": MeanTeacherConfig(**DEMO_BUDGET),
 }
 """Named runs: the demo's ablation."""
+
+METHOD = Method(config=MeanTeacherConfig, recipe=MeanTeacher, runs=RUNS)

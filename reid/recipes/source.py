@@ -5,8 +5,9 @@ Adam 3.5e-4, linear warm-up over 10 epochs, divided by ten after epochs 40 and 7
 200 steps (CORE-ReID V2, supervised stage). Published direct transfer, ResNet-101:
 Market-1501 -> CUHK03-NP 23.9 % mAP, CUHK03-NP -> Market-1501 35.5 %.
 
-    python -m jobs.train source-market1501-cuhk03_np
+    python -m jobs.train source-market1501-cuhk03_np-resnet101
 
+The run without a backbone in its name has ResNet-50; those ending in `-lf2` have LF2's settings.
 With `source` and `target` the same data set it is the supervised upper bound.
 """
 
@@ -22,8 +23,18 @@ from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
 from reid.data.steps import Draw
 from reid.losses import smoothed_cross_entropy, softmax_triplet
-from reid.models import GlobalNet, bidirectional_mean, resnet
-from reid.recipes.contract import DEMO, OptimConfig, RunConfig
+from reid.models import BackboneName, GlobalNet, bidirectional_mean
+from reid.recipes.contract import (
+    DEMO,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    OptimConfig,
+    RunConfig,
+    Sizes,
+)
+from reid.recipes.published import Published, pair_name
+from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
@@ -42,6 +53,8 @@ class SourceConfig(RunConfig):
     """share of the ID target spread over all identities"""
     mix_target: bool = True
     """also forward an unlabelled target batch, whose only effect is on BatchNorm statistics"""
+    reads_source = True
+    clusters = False
 
 
 class Source:
@@ -49,12 +62,12 @@ class Source:
 
     views: tuple[str, ...] = ()
 
-    def __init__(self, config: SourceConfig, *, num_identities: int) -> None:
-        self.config = config
-        backbone = resnet(
-            config.backbone, weights=config.weights, last_stride=config.stride, seed=config.seed
-        )
-        self.student = GlobalNet(backbone, num_identities, seed=config.seed)
+    def __init__(
+        self, config: SourceConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+    ) -> None:
+        self.config, self.sizes = config, sizes
+        trunk = first_backbone(config, backbones)
+        self.student = GlobalNet(trunk, sizes.num_identities, seed=config.seed)
         self.networks = nn.ModuleDict({"student": self.student})
         size = {"num_identities": config.num_identities, "num_instances": config.num_instances}
         self.draws: tuple[Draw, ...] = (
@@ -95,14 +108,44 @@ class Source:
         """Do nothing."""
 
 
-PERSONS = (
-    ("market1501", "cuhk03_np"),
-    ("cuhk03_np", "market1501"),
-    ("market1501", "msmt17"),
-    ("cuhk03_np", "msmt17"),
-)
-VEHICLES = (("vehicleid_800", "veri776"), ("veri776", "vehicleid_800"))
-"""Published pairs; vehicles' images are square."""
+_ALL: tuple[BackboneName, ...] = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_DEEP: tuple[BackboneName, ...] = ("resnet50", "resnet101")
+_TINY: tuple[BackboneName, ...] = ("resnet18", *_DEEP)
+
+PERSONS: dict[tuple[str, str], tuple[BackboneName, ...]] = {
+    ("market1501", "cuhk03_np"): _ALL,
+    ("cuhk03_np", "market1501"): _ALL,
+    ("market1501", "msmt17"): _TINY,
+    ("cuhk03_np", "msmt17"): _TINY,
+    ("dukemtmc", "market1501"): _DEEP,
+    ("market1501", "dukemtmc"): _DEEP,
+    ("dukemtmc", "msmt17"): _DEEP,
+}
+VEHICLES: dict[tuple[str, str], tuple[BackboneName, ...]] = {
+    ("vehicleid_800", "veri776"): _ALL,
+    ("veri776", "vehicleid_800"): _ALL,
+}
+"""Published pairs with the backbones that published adaptations start from."""
+
+
+def source_name(source: str, target: str, backbone: BackboneName) -> str:
+    """Return the name of a pair's run: source-SOURCE-TARGET, and its backbone unless ResNet-50."""
+    return pair_name("source", source, target, backbone=backbone, usual="resnet50")
+
+
+def _lf2(source: str, target: str) -> SourceConfig:
+    """Return LF2's source stage: fewer epochs, half the batch, black borders, nothing grey."""
+    return SourceConfig(
+        source=source,
+        target=target,
+        num_rounds=80,
+        num_identities=16,
+        augment=AugmentConfig(
+            pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0, erasing=0.0
+        ),
+        eval_every_rounds=5,
+    )
+
 
 _DEMO = SourceConfig(
     **DEMO,
@@ -114,16 +157,37 @@ _DEMO = SourceConfig(
 
 RUNS: dict[str, SourceConfig] = {
     **{
-        f"source-{source}-{target}": SourceConfig(source=source, target=target)
-        for source, target in PERSONS
+        source_name(*pair, backbone): SourceConfig(
+            source=pair[0], target=pair[1], backbone=backbone
+        )
+        for pair, backbones in PERSONS.items()
+        for backbone in backbones
     },
     **{
-        f"source-{source}-{target}": SourceConfig(
-            source=source, target=target, height=256, width=256
+        source_name(*pair, backbone): SourceConfig(
+            source=pair[0], target=pair[1], backbone=backbone, height=256, width=256
         )
-        for source, target in VEHICLES
+        for pair, backbones in VEHICLES.items()
+        for backbone in backbones
     },
+    "source-dukemtmc-market1501-lf2": _lf2("dukemtmc", "market1501"),
+    "source-market1501-dukemtmc-lf2": _lf2("market1501", "dukemtmc"),
     "source-demo": _DEMO,
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }
 """Named runs: published pairs, the demo's source stage, and the demo's supervised upper bound."""
+
+_V2, _LF2 = "CORE-ReID V2, main tables: direct transfer", "LF2, slides: direct transfer"
+
+PUBLISHED: dict[str, Published] = {
+    "source-market1501-cuhk03_np-resnet101": Published(mAP=23.9, rank1=24.6, where=_V2),
+    "source-cuhk03_np-market1501-resnet101": Published(mAP=35.5, rank1=63.3, where=_V2),
+    "source-market1501-msmt17-resnet101": Published(mAP=11.7, rank1=30.2, where=_V2),
+    "source-vehicleid_800-veri776-resnet101": Published(mAP=22.71, rank1=62.04, where=_V2),
+    "source-veri776-vehicleid_800-resnet101": Published(mAP=61.28, rank1=53.50, where=_V2),
+    "source-dukemtmc-market1501-lf2": Published(mAP=27.8, rank1=55.6, where=_LF2),
+    "source-market1501-dukemtmc-lf2": Published(mAP=26.9, rank1=42.6, where=_LF2),
+}
+"""CUHK03-NP -> MSMT17 is left out: its printed figures repeat those of CUHK03-NP -> Market-1501."""
+
+METHOD = Method(config=SourceConfig, recipe=Source, runs=RUNS, published=PUBLISHED)

@@ -26,6 +26,7 @@ def state_at(round: int, step: int) -> RunState:
         config={"backbone": "resnet18", "optim.milestones": [40, 70]},
         config_hash="0123456789ab",
         kind="SourceConfig",
+        sizes={"num_identities": 3, "num_images": 5},
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cluster.hooks import RunHooks
 from cluster.links import LocalLink
@@ -21,7 +21,7 @@ from reid.clustering.guards import check_features
 from reid.clustering.health import FIGURES, health
 from reid.data.steps import Draw
 from reid.recipes import RUNS
-from reid.recipes.contract import RunConfig
+from reid.recipes.contract import RunConfig, Sizes
 from reid.types import OUTLIER, PseudoLabels
 
 NUM_IMAGES, NUM_CAMERAS = 48, 3
@@ -43,6 +43,10 @@ class Pixels:
         return images
 
 
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("labelling calls this")
+
+
 @dataclass
 class Method:
     """A recipe whose labels are given."""
@@ -53,6 +57,15 @@ class Method:
     draws: tuple[Draw, ...] = (
         Draw(name="x", table="target", labels="global", num_identities=8, num_instances=2),
     )
+
+    views: tuple[str, ...] = ("global",)
+    networks: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    student: Any = None
+    sizes: Sizes = Sizes(num_identities=0, num_images=NUM_IMAGES)
+    embed: Any = never
+    begin_round: Any = never
+    losses: Any = never
+    after_step: Any = never
 
     @property
     def config(self) -> RunConfig:

@@ -65,7 +65,7 @@ def open_silently(config: Any, where: ClusterConfig) -> Inputs:
 def test_source_inputs(tiny_config: Config, place: ClusterConfig) -> None:
     inputs = open_silently(tiny_config("source-demo"), place)
     assert set(inputs.tables) == {"source", "target"}
-    assert inputs.num_identities == 8
+    assert inputs.sizes.num_identities == 8
     labels = inputs.tables["source"].labels["identity"]
     np.testing.assert_array_equal(np.bincount(labels), np.full(8, 8))
     assert not inputs.tables["target"].labels
@@ -243,7 +243,7 @@ def test_initial_that_is_not_there(config: Any, place: ClusterConfig, refused: A
 
 def test_backbone_weights_are_the_checkpoints(tiny_runs: Any) -> None:
     state = checkpoints.read(tiny_runs.source)
-    found = backbone_weights(tiny_runs.source, "resnet18")
+    found = backbone_weights(tiny_runs.source, "resnet18", option="initial")
     assert found.keys() == below(state.networks, BACKBONE).keys()
     assert len(found) > 100
     assert all(value.equal(state.networks[BACKBONE + name]) for name, value in found.items())

@@ -27,6 +27,7 @@ def labelling() -> Labelling:
             view: PseudoLabels(
                 labels=rng.integers(OUTLIER, 5, size=40),
                 centers=rng.standard_normal((5, 7)).astype(np.float32),
+                extras={"alone": rng.integers(0, 9, 20)} if view == "top" else {},
             )
             for view in VIEWS
         },
@@ -41,6 +42,9 @@ def assert_same(found: Labelling | None, wanted: Labelling) -> None:
     for view, value in wanted.labels.items():
         np.testing.assert_array_equal(found.labels[view].labels, value.labels, strict=True)
         np.testing.assert_array_equal(found.labels[view].centers, value.centers, strict=True)
+        assert found.labels[view].extras.keys() == value.extras.keys()
+        for name, extra in value.extras.items():
+            np.testing.assert_array_equal(found.labels[view].extras[name], extra, strict=True)
     assert found.seconds == wanted.seconds
     assert found.health == wanted.health
 
@@ -77,7 +81,11 @@ def test_manifest_is_written_last(
     monkeypatch.setattr(Folder, "write", recorded)
     labels.commit(run, 0, labelling)
     assert written[-1] == labels.MANIFEST
-    assert set(written[:-1]) == {labels.TABLE, *(f"centers-{view}.npy" for view in VIEWS)}
+    assert set(written[:-1]) == {
+        labels.TABLE,
+        "extra-top-alone.npy",
+        *(f"centers-{view}.npy" for view in VIEWS),
+    }
 
 
 @pytest.mark.parametrize("num_written", range(5))

@@ -23,7 +23,7 @@ from cluster.pipeline import run
 from cluster.storage import Folder
 from reid.checkpoint import RunState
 from reid.data.synthetic import WorldConfig, write_world
-from reid.recipes import RUNS, AnyConfig
+from reid.recipes import RUNS, RunConfig
 
 pytestmark = pytest.mark.ray
 
@@ -46,7 +46,7 @@ def silent(what: str, done: int, total: int, note: str) -> None:
     """Show nothing."""
 
 
-def adapt(initial: str) -> AnyConfig:
+def adapt(initial: str) -> RunConfig:
     return replace(RUNS["core_reid_v2-demo"], **ADAPT, initial=initial)  # type: ignore[arg-type]
 
 

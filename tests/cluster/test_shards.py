@@ -12,13 +12,9 @@ import numpy as np
 import pytest
 import ray
 
+from cluster.answers import ShardLost
 from cluster.shard_actor import ShardActor, ShardNotLoaded
-from cluster.shards import (
-    RayShardPool,
-    ShardLost,
-    send_features,
-    start_actors,
-)
+from cluster.shards import RayShardPool, send_features, start_actors
 from reid.clustering import (
     KMeansResult,
     Shard,
@@ -31,6 +27,7 @@ from reid.clustering import (
     nearest_neighbors,
     split,
 )
+from reid.clustering.seeding import greedy_seeds
 
 pytestmark = pytest.mark.ray
 
@@ -133,6 +130,20 @@ def test_three_views_are_clustered_at_once(actors: list[Any]) -> None:
         assert_same(result, kmeans(split(features, 1), NUM_CLUSTERS, seed=5))
 
 
+def test_clusterings_of_one_view_run_at_once(actors: list[Any]) -> None:
+    features = view(1)
+    send(actors, features, "global", (4, 1))
+    pool = pool_of(actors, "global", (4, 1))
+    kinds = [(NUM_CLUSTERS, 5), (20, 6), (35, 7)]
+    with ThreadPoolExecutor(4) as threads:
+        rows = threads.submit(greedy_kmeans_plusplus, pool, 9, seed=8)
+        found = list(threads.map(lambda kind: kmeans(pool, kind[0], seed=kind[1]), kinds))
+    for result, (num_clusters, seed) in zip(found, kinds, strict=True):
+        assert_same(result, kmeans(split(features, 1), num_clusters, seed=seed))
+    expected = greedy_kmeans_plusplus(split(features, 1), 9, seed=8)
+    np.testing.assert_array_equal(rows.result(), expected)
+
+
 class KillingPool(RayShardPool):
     """Kills the actor of shard 1 before the tenth call."""
 
@@ -160,7 +171,7 @@ def test_a_dead_actor_is_reported_and_a_repeat_gives_the_same(actors: list[Any])
     options = {"num_rows": NUM_ROWS, "num_features": NUM_FEATURES, "timeout_s": 60.0}
     pool = KillingPool(actors, "global", token=(5, 0), **options)
     with pytest.raises(ShardLost, match="next generation") as error:
-        greedy_kmeans_plusplus(pool, NUM_CLUSTERS, seed=1)
+        greedy_seeds(pool, NUM_CLUSTERS, seed=1)
     assert error.value.shards == [1]
 
     send_until_it_arrives(actors, features, (5, 1))
@@ -184,7 +195,7 @@ def test_a_death_during_an_algorithm_leaves_nobody_waiting(actors: list[Any]) ->
     started = time.monotonic()
     with pytest.raises(ShardLost, match="next generation") as error:
         pool_of(actors, "global", (8, 0), timeout_s=300.0).run(die_in_the_middle)
-    assert error.value.shards == [0, 1, 2]
+    assert error.value.shards == [1]
     assert time.monotonic() - started < 60, "the others waited for the dead one"
 
     send_until_it_arrives(actors, features, (8, 1))

@@ -15,17 +15,17 @@ from rich.console import Console
 from jobs.benchmark import main
 from jobs.benchmarks import clustering, data, demo, timing
 from jobs.benchmarks.demo import Options, change, measure, spread, table_of
-from reid.recipes import RUNS, AnyConfig
+from reid.recipes import RUNS, RunConfig
 
 MAP = {"source": 0.30, "core_reid_v2": 0.60, "mean_teacher": 0.50, "supervised": 0.90}
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnyConfig]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, RunConfig]:
     """Replace training by made scores, a point more each seed; return {run: its config}."""
-    runs: dict[str, AnyConfig] = {}
+    runs: dict[str, RunConfig] = {}
 
-    def run(name: str, config: AnyConfig, *_: object, **__: object) -> dict[str, Any]:
+    def run(name: str, config: RunConfig, *_: object, **__: object) -> dict[str, Any]:
         runs[name] = config
         case, _, seed = name.partition("-seed")
         scores = {"mAP": MAP[case.removesuffix("-slow")] + 0.01 * int(seed), "rank1": 0.5}
@@ -47,7 +47,7 @@ def silent(*_: object) -> None:
     """Show nothing."""
 
 
-def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, AnyConfig]) -> None:
+def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, RunConfig]) -> None:
     rows = measure(Options(seeds=2, storage="bench"), show=silent)
     assert [(row["case"], row["seed"]) for row in rows] == [
         (case, seed)
@@ -63,7 +63,7 @@ def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, AnyConf
     )
 
 
-def test_a_variant_is_measured_alone_under_its_own_name(trained: dict[str, AnyConfig]) -> None:
+def test_a_variant_is_measured_alone_under_its_own_name(trained: dict[str, RunConfig]) -> None:
     options = Options(seeds=1, variant="slow", set=("optim.lr=1e-5", "batches=three"))
     rows = measure(options, show=silent)
     assert [row["case"] for row in rows] == ["direct transfer", "core_reid_v2-slow"]
@@ -85,7 +85,7 @@ def test_mean_and_deviation() -> None:
 
 
 def test_the_table_has_a_line_a_case_and_the_file_its_rows(
-    trained: dict[str, AnyConfig], tmp_path: Path
+    trained: dict[str, RunConfig], tmp_path: Path
 ) -> None:
     file = tmp_path / "rows.json"
     main(["demo", "--storage", str(tmp_path), "--json", str(file)])
@@ -180,14 +180,16 @@ def test_rows_compare_with_the_peer_under_the_names_of_the_api() -> None:
     with_memory = timing.compared(
         "large: x", [1.0], peer="p", theirs=[2.0], parity="equal", peak_mib=(10.0, 200.0)
     )
+    without = timing.compared("large: y", [3.0], peer="p", theirs=[6.0], parity="equal")
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(timing.tables_of_compared([row, with_memory]))
+        console.print(timing.tables_of_compared([row, with_memory, without]))
     small, large = capture.get().split("large, against p")
     assert "small, against p" in small
     for text, table in (("100 ms │ 300 ms │         3.0", small), ("1 s │  2 s │", large)):
         assert text in table
     assert "10 / 200" in large
+    assert "3 s │  6 s │" in large
     assert "MiB" not in small
 
 

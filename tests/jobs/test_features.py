@@ -1,8 +1,10 @@
 """Made features: a seed repeats them, and they have the structure they are made for."""
 
+from pathlib import Path
+
 import numpy as np
 
-from jobs.benchmarks.features import made_features
+from jobs.benchmarks.features import made_features, write_features
 from reid.clustering import dbscan, jaccard_distance
 
 
@@ -12,6 +14,12 @@ def test_features_are_unit_rows_that_a_seed_repeats() -> None:
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(features, made_features(1100, 64, seed=1))
     assert (features != made_features(1100, 64, seed=2)).all()
+
+
+def test_a_file_holds_the_same_rows(tmp_path: Path) -> None:
+    features = write_features(tmp_path / "f.npy", 9000, 40)  # more than one piece
+    assert isinstance(features, np.memmap)
+    np.testing.assert_array_equal(features, made_features(9000, 40))
 
 
 def test_few_directions_hold_most_of_the_features() -> None:

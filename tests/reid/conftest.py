@@ -10,17 +10,16 @@ import torch
 
 from reid import dist
 from reid.checkpoint import RunState, to_bytes
-from reid.clustering import split
+from reid.clustering import DBSCANConfig, split
 from reid.data import AugmentConfig, PixelStore, Table, open_pixels
 from reid.data.datasets import load
 from reid.data.synthetic import WorldConfig, write_world
 from reid.evaluate import Evaluation, TestSplit
-from reid.extract import extract, rank_rows
+from reid.extract import features, rank_rows
 from reid.fit import Labelling
 from reid.models import resnet
-from reid.recipes import RUNS, AnyConfig, build
-from reid.recipes.contract import Recipe
-from reid.recipes.source import SourceConfig
+from reid.recipes import RUNS, RunConfig, build
+from reid.recipes.contract import Recipe, Sizes
 from reid.types import Report, Split
 
 CPU = torch.device("cpu")
@@ -38,6 +37,7 @@ TINY: dict[str, Any] = {
     "extract_batch": 16,
     "augment": AugmentConfig(pad=2),
 }
+TINY_DBSCAN = DBSCANConfig(k1=8, k2=2, eps=0.7, min_samples=2)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class World:
 
     tables: Mapping[str, Table]
     test: TestSplit
-    num_identities: int
+    sizes: Sizes
 
 
 @dataclass
@@ -67,14 +67,7 @@ class Recording:
     def label(self, recipe: Recipe, round: int) -> Labelling:
         size, world = recipe.config.extract_batch, dist.world_size()
         rows = rank_rows(len(self.store), batch_size=size, rank=dist.rank(), world=world)
-        mine = extract(
-            recipe.features,
-            self.store,
-            rows=rows,
-            batch_size=size,
-            device=CPU,
-            precision=recipe.config.precision,
-        )
+        mine = features(recipe, self.store, rows=rows, device=CPU)
         pools = {view: split(dist.all_gather_rows(value), 1) for view, value in mine.items()}
         found = recipe.label(pools, round=round)
         health = {view: {"num_clusters": float(v.num_clusters)} for view, v in found.items()}
@@ -134,31 +127,37 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
         query_pixels=_pixels(target.query, folder / "pixels"),
         gallery_pixels=_pixels(target.gallery, folder / "pixels"),
     )
-    return World(tables=tables, test=test, num_identities=8)
+    sizes = Sizes(num_identities=8, num_images=len(target.train))
+    return World(tables=tables, test=test, sizes=sizes)
 
 
 NAMES = {"source": "a", "target": "b"}
 
 
 @pytest.fixture(scope="session")
-def tiny_configs() -> dict[str, AnyConfig]:
+def tiny_configs() -> dict[str, RunConfig]:
     adapted = {**TINY, "num_clusters": 8}
     return {
         "source": replace(RUNS["source-demo"], **TINY),
         "core_reid_v2": replace(RUNS["core_reid_v2-demo"], **adapted),
+        "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
+        "lf2": replace(RUNS["lf2-demo"], **adapted),
         "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
+        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
+        "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
     }
 
 
 @pytest.fixture(scope="session")
-def make_recipe(tiny_world: World) -> Callable[[AnyConfig], Recipe]:
+def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
     """Return a function from a tiny config to its recipe with first weights."""
     backbone = resnet("resnet18", weights=None, last_stride=1, seed=0).state_dict()
 
-    def make(config: AnyConfig) -> Recipe:
-        if isinstance(config, SourceConfig):
-            return build(config, num_identities=tiny_world.num_identities)
-        return build(config, backbone=backbone)
+    def make(config: RunConfig) -> Recipe:
+        backbones = dict.fromkeys(config.starts, backbone)
+        return build(config, sizes=tiny_world.sizes, backbones=backbones)
 
     return make
 

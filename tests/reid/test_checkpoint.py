@@ -34,7 +34,9 @@ def state():
     config = RUNS["core_reid_v2-demo"]
     rng = np.random.default_rng(0)
     labels = PseudoLabels(
-        labels=np.array([0, 2, OUTLIER, 1]), centers=rng.random((3, 4), dtype=np.float32)
+        labels=np.array([0, 2, OUTLIER, 1]),
+        centers=rng.random((3, 4), dtype=np.float32),
+        extras={"agreement": rng.random((4, 2)), "threshold": np.array(0.25)},
     )
     return RunState(
         networks={**layer.state_dict(), "half": torch.ones(2, dtype=torch.bfloat16)},
@@ -46,6 +48,7 @@ def state():
         config=flatten(config),
         config_hash=config_hash(config),
         kind=type(config).__name__,
+        sizes={"num_identities": 3, "num_images": 5},
     )
 
 
@@ -67,6 +70,8 @@ def test_round_trip_is_exact(state):
     np.testing.assert_array_equal(found.labels["global"].centers, state.labels["global"].centers)
     assert found.labels["global"].labels.dtype == np.int64
     assert found.labels["global"].centers.dtype == np.float32
+    for name, value in state.labels["global"].extras.items():
+        np.testing.assert_array_equal(found.labels["global"].extras[name], value, strict=True)
 
 
 def test_the_bytes_are_a_copy_of_the_live_tensors(state):

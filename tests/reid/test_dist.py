@@ -1,4 +1,4 @@
-"""Two processes over gloo: collectives, averaged gradients, and a run with equal weights.
+"""Two processes over gloo: collectives, averaged gradients, and runs with equal weights.
 
 One start of two processes does all the work; the tests look at what they brought back.
 """
@@ -10,17 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed
+import torch.nn.functional as F
 
 from reid import dist
 from reid.evaluate import embed_all
 from reid.extract import extract
 from reid.fit import fit
+from reid.losses import batch_hard_triplet, soft_softmax_triplet, softmax_triplet
+from reid.memory import ClusterMemory, HybridMemory
 from reid.recipes import build
 from reid.recipes.contract import OptimConfig
 
 CPU = torch.device("cpu")
 COUNTS = [3, 1]
 WORLD = 2
+STEPS, B, D = 3, 12, 5
+TRIPLETS = ("softmax", "soft", "hard")
+MEMORIES = ("hybrid", "cluster", "hardest_cluster")
 
 
 def numbers(rank: int, count: int) -> torch.Tensor:
@@ -32,6 +38,7 @@ def collectives(rank: int) -> dict:
     norm.running_mean.fill_(rank)
     norm.running_var.fill_(10.0 * (rank + 1))
     norm.num_batches_tracked.fill_(7 + rank)
+    norm.register_buffer("memory", torch.full((3,), float(rank)))
     dist.average_buffers(norm)
     layer = torch.nn.Linear(2, 1, bias=False)
     with torch.no_grad():
@@ -57,7 +64,7 @@ def digest(module: torch.nn.Module) -> str:
 
 
 def training(config, backbone, world, hooks) -> dict:
-    recipe = build(config, backbone=backbone)
+    recipe = build(config, sizes=world.sizes, backbones={"initial": backbone})
     fit(recipe, world.tables, test=world.test, hooks=hooks, device=CPU)
     query = world.test.query_pixels  # fewer rows than one batch: the first rank has none
     rows = {"rows": range(len(query)), "batch_size": config.extract_batch}
@@ -79,12 +86,81 @@ def training(config, backbone, world, hooks) -> dict:
     }
 
 
+def drawn(*shape, seed):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_memory(job):
+    if job == "hybrid":
+        return HybridMemory(drawn(9, D, seed=1), torch.tensor([0, 0, 1, 2, 1, 0, 3, 4, 4]))
+    return ClusterMemory(drawn(9, D, seed=1), hard=job == "hardest_cluster")
+
+
+def triplet(job, features, taught, labels):
+    if job == "soft":
+        return soft_softmax_triplet(features, taught, labels)
+    return {"softmax": softmax_triplet, "hard": batch_hard_triplet}[job](features, labels)
+
+
+def train_steps(job, rank, world):
+    """Return weights, rows and losses after a few steps on this rank's part of each batch."""
+    layer = torch.nn.Linear(4, D)
+    with torch.no_grad():
+        layer.weight.copy_(drawn(D, 4, seed=2))
+        layer.bias.zero_()
+    wrapped, memory, losses = dist.wrap(layer), make_memory(job), []
+    part = slice(rank * B // world, (rank + 1) * B // world)
+    for step in range(STEPS):
+        images, taught = drawn(B, 4, seed=10 + step), drawn(B, D, seed=20 + step)
+        # Each rank has identities of its own: mining in its rows alone finds other negatives.
+        labels = torch.arange(B) % 4 + 4 * (torch.arange(B) >= B // 2)
+        index = torch.randint(0, 9, (B,), generator=torch.Generator().manual_seed(30 + step))
+        features = wrapped(images[part])
+        if job in TRIPLETS:
+            loss = triplet(
+                job,
+                dist.gather_batch(features),
+                dist.all_gather_rows(taught[part]),
+                dist.all_gather_rows(labels[part]),
+            )
+        else:
+            features = F.normalize(features)
+            loss = memory.loss(features, index[part])
+        layer.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.sub_(0.1 * parameter.grad)
+        memory.update(features, index[part])
+        losses.append(float(dist.average(loss.detach())))
+    rows = memory.bank if job == "hybrid" else memory.centers
+    return {"weights": layer.weight.detach(), "rows": rows, "losses": losses}
+
+
+def uneven(rank):
+    """Return the gathered rows of different counts, and one weight's averaged gradient."""
+    rows = drawn(sum(COUNTS), 3, seed=3)
+    weight = torch.nn.Parameter(torch.ones(3))
+    own = rows.split(COUNTS)[rank] * weight
+    gathered = dist.gather_batch(own)
+    gathered.square().mean().backward()
+    half = dist.gather_batch(own.detach().bfloat16())
+    return {
+        "rows": gathered.detach(),
+        "gradient": dist.average(weight.grad),
+        "half": half,
+        "needs_gradient": (gathered.requires_grad, half.requires_grad),
+    }
+
+
 def work(rank: int, folder: Path, jobs: dict) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=WORLD
     )
-    found = {"collectives": collectives(rank)}
+    gathered = {job: train_steps(job, rank, WORLD) for job in (*TRIPLETS, *MEMORIES)}
+    gathered["uneven"] = uneven(rank)
+    found = {"collectives": collectives(rank), "gathered": gathered}
     for name, job in jobs.items():
         found[name] = training(**job)
     torch.save(found, folder / f"{rank}.pt")
@@ -104,6 +180,8 @@ def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe,
             steps_per_round=2,
             optim=OptimConfig(optimizer_reset=True),
         ),
+        "cluster_contrast": replace(tiny_configs["cluster_contrast"], num_rounds=2),
+        "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
     }
     backbone = make_recipe(configs["mean_teacher"]).student.backbone.state_dict()
     jobs = {
@@ -129,12 +207,13 @@ def test_averages_are_over_ranks(ranks):
         assert torch.equal(found["collectives"]["average"], torch.tensor([0.5, 4.0]))
 
 
-def test_floating_buffers_are_averaged_and_counters_are_not(ranks):
+def test_statistics_are_averaged_and_other_buffers_are_not(ranks):
     for rank, found in enumerate(ranks):
         buffers = found["collectives"]["buffers"]
         assert torch.equal(buffers["running_mean"], torch.full((2,), 0.5))
         assert torch.equal(buffers["running_var"], torch.full((2,), 15.0))
         assert int(buffers["num_batches_tracked"]) == 7 + rank
+        assert torch.equal(buffers["memory"], torch.full((3,), float(rank)))
 
 
 def test_wrapped_gradients_are_averaged(ranks):
@@ -143,7 +222,7 @@ def test_wrapped_gradients_are_averaged(ranks):
         torch.testing.assert_close(found["collectives"]["gradient"], torch.full((1, 2), 1.5))
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2"])
+@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2", "cluster_contrast", "pplr"])
 def test_ranks_end_with_equal_weights_labels_and_scores(method, ranks):
     first, second = (found[method] for found in ranks)
     assert first["digest"] == second["digest"]
@@ -163,6 +242,40 @@ def test_features_have_the_same_bits_on_two_ranks_as_on_one(method, ranks):
         assert torch.equal(found[method]["shared"], found[method]["alone"])
 
 
+@pytest.mark.parametrize("job", [*TRIPLETS, *MEMORIES])
+def test_two_ranks_train_as_one(job, ranks):
+    alone = train_steps(job, 0, 1)
+    assert not torch.allclose(alone["weights"], drawn(D, 4, seed=2), atol=1e-2)
+    for found in ranks:
+        torch.testing.assert_close(
+            found["gathered"][job]["weights"], alone["weights"], rtol=0, atol=1e-6
+        )
+        torch.testing.assert_close(found["gathered"][job]["rows"], alone["rows"], rtol=0, atol=1e-6)
+        assert found["gathered"][job]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+    assert torch.equal(ranks[0]["gathered"][job]["rows"], ranks[1]["gathered"][job]["rows"])
+
+
+def test_mining_of_each_rank_alone_would_differ():
+    features, labels = drawn(B, D, seed=4), torch.arange(B) % 4 + 4 * (torch.arange(B) >= B // 2)
+    half = B // 2
+    apart = softmax_triplet(features[:half], labels[:half]) / 2
+    apart = apart + softmax_triplet(features[half:], labels[half:]) / 2
+    assert abs(float(apart - softmax_triplet(features, labels))) > 1e-2
+
+
+def test_ranks_with_different_numbers_of_rows_have_the_gradient_of_all(ranks):
+    rows = drawn(sum(COUNTS), 3, seed=3)
+    weight = torch.ones(3, requires_grad=True)
+    (rows * weight).square().mean().backward()
+    for found in ranks:
+        assert torch.equal(found["gathered"]["uneven"]["rows"], rows)
+        assert found["gathered"]["uneven"]["needs_gradient"] == (True, False)
+        torch.testing.assert_close(
+            found["gathered"]["uneven"]["gradient"], weight.grad, rtol=0, atol=1e-6
+        )
+        assert torch.equal(found["gathered"]["uneven"]["half"], rows.bfloat16())
+
+
 def test_alone_everything_is_itself():
     layer = torch.nn.BatchNorm1d(3)
     layer.running_mean.fill_(3.0)
@@ -170,6 +283,7 @@ def test_alone_everything_is_itself():
     assert (dist.rank(), dist.world_size()) == (0, 1)
     assert dist.wrap(layer) is layer is dist.unwrap(layer)
     assert torch.equal(dist.all_gather_rows(rows), rows)
+    assert dist.gather_batch(rows) is rows
     assert torch.equal(dist.average(rows), rows)
     dist.average_buffers(layer)
     assert torch.equal(layer.running_mean, torch.full((3,), 3.0))

@@ -10,6 +10,7 @@ from reid import evaluate as module
 from reid.data import normalise
 from reid.evaluate import embed_all, evaluate, metrics, query_cameras
 from reid.evaluation import retrieval
+from reid.recipes.contract import Sizes
 from reid.recipes.source import Source
 from reid.types import Retrieval
 
@@ -103,7 +104,7 @@ def test_an_embedding_that_knows_the_identity_scores_one(tiny_world, tiny_config
         return torch.nn.functional.one_hot(known, len(names)).float()
 
     config = replace(tiny_configs["source"], extract_batch=7)
-    oracle = Source(config, num_identities=2)
+    oracle = Source(config, sizes=Sizes(num_identities=2, num_images=64))
     oracle.embed = embed
     scores = evaluate(oracle, test, device=CPU).scores
     assert (scores.mAP, scores.mINP, scores.cmc[0]) == (1.0, 1.0, 1.0)

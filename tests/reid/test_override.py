@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from reid.checkpoint import RunState
-from reid.fit import make_optimizer, snapshot
+from reid.fit import snapshot
+from reid.optim import make_optimizer
 from reid.override import config_hash, differences, flatten, override
 from reid.recipes import RUNS, from_flat, method_of, restore
 
@@ -83,7 +84,9 @@ def test_a_run_survives_its_flat_form_and_json(name):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_is_named_after_its_method(name):
-    assert name.split("-")[0] in (method_of(RUNS[name]), "supervised")
+    assert name.startswith(
+        (f"{method_of(RUNS[name])}-", f"{method_of(RUNS[name])}_usl-", "supervised")
+    )
 
 
 def test_from_flat_refuses_what_this_version_lacks():
@@ -118,7 +121,9 @@ def test_differences_are_one_line_a_path():
     assert differences({"new": 1}, {"old": 2}) == ["new: (absent) -> 1", "old: 2 -> (absent)"]
 
 
-@pytest.mark.parametrize("method", ["source", "core_reid_v2", "mean_teacher"])
+@pytest.mark.parametrize(
+    "method", ["source", "core_reid_v2", "mean_teacher", "cluster_contrast", "pplr"]
+)
 def test_a_restored_recipe_embeds_as_the_original(method, tiny_configs, make_recipe):
     recipe = make_recipe(tiny_configs[method])
     generator = torch.Generator().manual_seed(0)

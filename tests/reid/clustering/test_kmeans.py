@@ -61,7 +61,7 @@ def test_the_same_bits_by_the_operations_of_a_gpu(
     expected = kmeans(split(features, 2), 25, seed=1)
     pool = split(features, 2)
     for shard in pool.shards:
-        shard.state[codes.CODED] = codes.code_rows(shard.features, form="cpu")
+        shard.derived[codes.CODED] = codes.code_rows(shard.features, form="cpu")
     assert_same(kmeans(pool, 25, seed=1), expected)
 
 
@@ -85,7 +85,7 @@ def test_shards_in_mapped_files(tmp_path: Path, identities: Make) -> None:
     assert_same(kmeans(pool, 20, seed=0), kmeans(split(features, 1), 20, seed=0))
     for shard in pool.shards:  # not even turned into a plain array
         shard.features = mapped[shard.start : shard.start + len(shard.features)]
-        shard.state.clear()
+        shard.derived.clear()
     assert_same(kmeans(pool, 20, seed=0), kmeans(split(features, 1), 20, seed=0))
 
 

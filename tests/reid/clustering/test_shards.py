@@ -1,10 +1,27 @@
 """Shards and how a table is cut into them."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from reid.clustering import BLOCK, Shard, as_rows, shard_bounds, split
+from reid.clustering import (
+    BLOCK,
+    KMeansResult,
+    Shard,
+    ShardPool,
+    as_rows,
+    greedy_kmeans_plusplus,
+    jaccard_distance,
+    kmeans,
+    shard_bounds,
+    split,
+)
+
+Make = Callable[..., np.ndarray]
 
 
 def first_and_size(shard: Shard, factor: int, *, offset: int) -> tuple[int, int]:
@@ -77,3 +94,66 @@ def test_features_that_are_not_a_matrix_are_refused(shape: tuple[int, ...]) -> N
 def test_no_shard_is_refused() -> None:
     with pytest.raises(ValueError, match="num_shards is 0"):
         split(np.ones((4, 2)), 0)
+
+
+def same(result: KMeansResult, expected: KMeansResult) -> bool:
+    """Tell whether two clusterings agree bit for bit."""
+    return (
+        np.array_equal(result.labels, expected.labels)
+        and np.array_equal(result.centers, expected.centers)
+        and (result.inertia, result.iterations) == (expected.inertia, expected.iterations)
+    )
+
+
+def test_clusterings_of_one_pool_may_run_at_once(identities: Make) -> None:
+    features = identities(3000, 30, 20, seed=0)
+    pool = split(features, 2)
+    kinds = [(12, 1), (20, 2), (35, 3)]
+    for _ in range(3):
+        with ThreadPoolExecutor(len(kinds)) as threads:
+            found = list(threads.map(lambda kind: kmeans(pool, kind[0], seed=kind[1]), kinds))
+        for result, (num_clusters, seed) in zip(found, kinds, strict=True):
+            assert same(result, kmeans(split(features, 1), num_clusters, seed=seed))
+
+
+@pytest.mark.parametrize("number", [5, 20, 60])  # of the call before which another one begins
+def test_an_algorithm_between_two_calls_of_another_changes_nothing(
+    number: int, identities: Make
+) -> None:
+    features = identities(2500, 30, 20, seed=1)
+    pool = split(features, 2)
+    between: list[Any] = []
+
+    class Interrupted:
+        num_rows, num_features, num_calls = pool.num_rows, pool.num_features, 0
+
+        def __init__(self, inner: ShardPool) -> None:
+            self.inner = inner
+
+        def map(self, fn: Any, *args: Any, **kwargs: Any) -> list[Any]:
+            self.num_calls += 1
+            if self.num_calls == number:
+                between.append(kmeans(pool, 12, seed=2))
+                between.append(greedy_kmeans_plusplus(pool, 9, seed=3))
+            return self.inner.map(fn, *args, **kwargs)
+
+        def run(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+            return fn(self, *args, **kwargs)
+
+    def interrupted(inner: ShardPool) -> KMeansResult:
+        return kmeans(Interrupted(inner), 30, seed=1)
+
+    result = pool.run(interrupted)
+    inner, rows = between
+    assert same(result, kmeans(split(features, 1), 30, seed=1))
+    assert same(inner, kmeans(split(features, 1), 12, seed=2))
+    np.testing.assert_array_equal(rows, greedy_kmeans_plusplus(split(features, 1), 9, seed=3))
+
+
+def test_nothing_is_left_of_an_algorithm_but_what_follows_from_the_rows(identities: Make) -> None:
+    pool = split(identities(1500, 10, 8, seed=0), 2)
+    kmeans(pool, 5, seed=0)
+    greedy_kmeans_plusplus(pool, 5, seed=0)
+    jaccard_distance(pool, k1=6)
+    assert [shard.state for shard in pool.shards] == [{}, {}]
+    assert [list(shard.derived) for shard in pool.shards] == [["coded_rows"]] * 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reid.data.samplers import pk_index, pk_rows, random_rows
+from reid.data.samplers import list_rows, pk_index, pk_rows, random_rows
 
 P, K = 6, 4
 BATCH = {"num_identities": P, "num_instances": K, "seed": 3, "round": 1}
@@ -165,3 +165,48 @@ def test_random_rows_of_ranks_make_one_batch_and_small_tables_repeat():
     np.testing.assert_array_equal(np.concatenate(parts), random_rows(50, **settings))
     small = random_rows(3, **settings)
     assert sorted(np.bincount(small)) == [2, 3, 3]
+
+
+def _pass(labels, camid, passing=0):
+    """Return the list of a pass as consecutive batches show it, without its remainder."""
+    index = pk_index(labels, camid)
+    images = np.bincount(labels[labels >= 0])
+    steps = int(np.where(images == 1, 1, K).sum()) // (P * K)
+    first = passing * steps
+    return np.concatenate([list_rows(index, step=first + i, **BATCH) for i in range(steps)])
+
+
+def test_a_list_names_each_identity_once_and_lone_images_once():
+    labels, camid = table(num_identities=60, seed=2)
+    images = np.bincount(labels[labels >= 0])
+    assert (images == 1).sum() == 2
+    rows = _pass(labels, camid)
+    starts = np.flatnonzero(np.r_[True, np.diff(labels[rows]) != 0])
+    runs = np.diff(np.r_[starts, len(rows)])
+    named = labels[rows[starts]]
+    assert len(set(named)) == len(named) > 40  # whole runs: no identity comes back in a pass
+    expected = np.where(images[named] == 1, 1, K)
+    np.testing.assert_array_equal(runs[:-1], expected[:-1])  # the last may be cut
+    assert not np.array_equal(rows, _pass(labels, camid, passing=1))
+
+
+def test_without_lone_images_a_list_is_of_whole_groups():
+    labels, camid = np.repeat(np.arange(30), 5), np.tile(np.arange(5), 30)
+    groups = labels[_pass(labels, camid)].reshape(-1, K)
+    assert (groups == groups[:, :1]).all()
+    assert len(set(groups[:, 0])) == len(groups)
+
+
+def test_ranks_share_a_list_and_few_rows_repeat_in_turn():
+    labels, camid = table(num_identities=30, seed=4)
+    index = pk_index(labels, camid)
+    whole = list_rows(index, step=1, **BATCH)
+    parts = [list_rows(index, step=1, rank=r, world=3, **BATCH) for r in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    alone = pk_index(np.arange(5), np.zeros(5, np.int64))
+    rows = list_rows(alone, step=0, **BATCH)
+    assert len(rows) == P * K
+    np.testing.assert_array_equal(rows[5:], rows[:-5])
+    assert set(rows) == set(range(5))
+    with pytest.raises(ValueError, match="6 identities cannot be divided among 4"):
+        list_rows(index, step=0, world=4, **BATCH)

@@ -19,9 +19,11 @@ def set_weights(block, arrays, prefix):
     return block
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_released_fusion(golden, version):
-    arrays = golden(f"core_reid_v{version}_fusion")
+@pytest.mark.parametrize(
+    ("method", "hidden_layers"), [("lf2", 1), ("core_reid_v1", 5), ("core_reid_v2", 5)]
+)
+def test_released_fusion(golden, method, hidden_layers):
+    arrays = golden(f"{method}_fusion")
     student_map, teacher_map = (
         torch.from_numpy(arrays[name]) for name in ("student_map", "teacher_map")
     )
@@ -29,11 +31,14 @@ def test_released_fusion(golden, version):
     strips = student_map.split(height // 2, dim=2)
     gates = {}
     for part, strip in zip(PARTS, strips, strict=True):
-        gates[part] = set_weights(ECAB(channels), arrays, part)(strip)
+        block = set_weights(ECAB(channels, hidden_layers=hidden_layers), arrays, part)
+        gates[part] = block(strip)
         torch.testing.assert_close(
             gates[part], torch.from_numpy(arrays[f"gate_{part}"]), rtol=0, atol=1e-6
         )
-    secab = set_weights(SECAB(channels), arrays, "secab") if version == 2 else None
+    has_secab = "secab_mlp0" in arrays
+    assert has_secab == (method == "core_reid_v2")
+    secab = set_weights(SECAB(channels), arrays, "secab") if has_secab else None
     fused = EnsembleFusion(channels, global_attention=secab)(
         teacher_map, gates["top"], gates["bottom"]
     )

@@ -2,7 +2,15 @@ import pytest
 import torch
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from reid.models import Backbone, GlobalNet, PartNet, load_weights, seeded
+from reid.models import (
+    Backbone,
+    GeM,
+    GlobalNet,
+    PartNet,
+    load_weights,
+    reset_from_centers_,
+    seeded,
+)
 
 C = 512
 
@@ -34,6 +42,38 @@ def test_global_net_is_the_network_of_section_1b(pooling):
     torch.testing.assert_close(out.logits, out.embedding @ net.classifier.weight.T)
     assert out.logits.shape == (4, 7)
     assert out.gates == {}
+
+
+def test_the_view_is_the_feature_before_or_after_the_neck():
+    before, after = (
+        GlobalNet(backbone(), 7, seed=0, view=view)(images())
+        for view in ("before_neck", "after_neck")
+    )
+    torch.testing.assert_close(before.views["global"], before.map.mean((2, 3)))
+    assert torch.equal(after.views["global"], after.embedding)
+    assert torch.equal(before.embedding, after.embedding)
+
+
+def test_a_network_without_classifier_has_no_logits():
+    net = GlobalNet(backbone(), None, seed=0, pooling="gem")
+    out = net(images())
+    assert out.logits.shape == (4, 0)
+    assert not [name for name, _ in net.named_parameters() if "classifier" in name]
+    torch.testing.assert_close(out.embedding, standardised(GeM()(out.map)), rtol=1e-4, atol=1e-4)
+    out.embedding.square().mul(torch.arange(C)).sum().backward()
+    missing = {n for n, p in net.named_parameters() if p.grad is None}
+    assert missing == {"neck.bias"}
+
+
+def test_dynamic_classes_follow_the_centres():
+    net = GlobalNet(backbone(), 9, seed=0, dynamic_classes=True)
+    assert net(images()).logits.shape == (4, 0)
+    centers = torch.randn(5, C, generator=torch.Generator().manual_seed(0))
+    reset_from_centers_(net.classifier, centers)
+    out = net(images())
+    torch.testing.assert_close(
+        out.logits, out.embedding @ (centers / centers.norm(dim=1, keepdim=True)).T
+    )
 
 
 def test_part_net_is_the_network_of_section_1c():

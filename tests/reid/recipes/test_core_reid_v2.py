@@ -1,170 +1,54 @@
-"""CORE-ReID V2 against its formulas, recomputed from what the networks say."""
+"""CORE-ReID V2: attention on the teacher's map, and the published settings."""
 
-from dataclasses import replace
-
-import numpy as np
-import pytest
 import torch
-import torch.nn.functional as F
 
-from reid.clustering import split
-from reid.recipes.core_reid_v2 import VIEWS
-from reid.types import Batch, PseudoLabels
-
-K, C = 8, 512
-LABELS = {
-    "global": torch.tensor([0, 0, 3, 3, 5, 5, 7, 7]),
-    "top": torch.tensor([1, 1, 1, 2, 2, 4, 4, 4]),
-    "bottom": torch.tensor([6, 0, 6, 0, 2, 2, 1, 1]),
-}
+from reid.recipes import RUNS
 
 
-@pytest.fixture
-def make(tiny_configs, make_recipe):
-    def go(**changes):
-        recipe = make_recipe(replace(tiny_configs["core_reid_v2"], **changes))
-        recipe.networks.train()
-        return recipe
-
-    return go
-
-
-def batch(seed: int) -> Batch:
-    images = torch.randn((8, 3, 32, 16), generator=torch.Generator().manual_seed(seed))
-    zeros = torch.zeros(8, dtype=torch.int64)
-    return Batch(images=images, index=torch.arange(8), labels=LABELS, camid=zeros)
-
-
-def triplet(features, labels):
-    """Return the softmax triplet by its definition, an anchor at a time, in float64."""
-    rows = features.detach().double()
-    distance = [[(a - b).norm() for b in rows] for a in rows]
-    losses = []
-    for i, own in enumerate(labels):
-        positive = max(distance[i][j] for j, other in enumerate(labels) if other == own)
-        negative = min(distance[i][j] for j, other in enumerate(labels) if other != own)
-        losses.append(torch.log1p(torch.exp(positive - negative)))
-    return float(sum(losses) / len(losses))
-
-
-def identity(logits, labels, smoothing):
-    """Return the cross entropy with (1 - s) one-hot + s / K, in float64."""
-    target = (1 - smoothing) * F.one_hot(labels, K) + smoothing / K
-    return float(-(target * logits.detach().double().log_softmax(1)).sum(1).mean())
-
-
-@pytest.mark.parametrize("fusion", ["released", "trained"])
-@pytest.mark.parametrize("batches", ["three", "shared"])
-def test_losses_are_the_formula(fusion, batches, make):
-    weights = {"global_triplet": 0.7, "part_triplet": 0.3, "fused_triplet": 0.2, "smoothing": 0.2}
-    recipe = make(fusion=fusion, batches=batches, **weights)
-    drawn = VIEWS if batches == "three" else ("global",)
-    assert tuple(draw.name for draw in recipe.draws) == drawn
-    assert all((draw.table, draw.labels) == ("target", draw.name) for draw in recipe.draws)
-    given = {name: batch(seed) for seed, name in enumerate(drawn)}
-    terms = recipe.losses(given)
-    expected = {}
-    for view in VIEWS:
-        images = given[view if batches == "three" else "global"].images
-        with torch.no_grad():  # outputs in training mode do not depend on running statistics
-            out, fused = recipe.student(images, recipe.teacher(images).map)
-        weight = 0.7 if view == "global" else 0.3
-        expected[f"triplet/{view}"] = weight * triplet(out.views[view], LABELS[view])
-        if fusion == "trained":
-            expected[f"fused/{view}"] = 0.2 * triplet(fused[view], LABELS[view])
-        if view == "global":
-            expected["id"] = identity(out.logits, LABELS[view], 0.2)
-    assert terms.keys() == expected.keys()
-    for name, value in expected.items():
-        assert terms[name].item() == pytest.approx(value, rel=1e-3, abs=1e-5), name
-
-
-def test_defaults_are_the_published_weights(make):
-    config = make().config
-    assert (config.global_triplet, config.part_triplet, config.smoothing) == (1.0, 0.5, 0.1)
-
-
-def test_a_round_starts_from_unit_centres_in_both_classifiers(make):
-    recipe = make()
-    rng = np.random.default_rng(0)
-    labels = {
-        view: PseudoLabels(
-            labels=np.arange(16) % K, centers=rng.normal(size=(K, C)).astype(np.float32)
-        )
-        for view in VIEWS
-    }
-    recipe.begin_round(labels)
-    centers = torch.from_numpy(labels["global"].centers)
-    for net in (recipe.student.net, recipe.teacher):
-        torch.testing.assert_close(net.classifier.weight.norm(dim=1), torch.ones(K))
-        cosines = F.cosine_similarity(net.classifier.weight, centers)
-        torch.testing.assert_close(cosines, torch.ones(K))
-
-
-def test_the_teacher_follows_with_a_growing_momentum_and_keeps_its_own_statistics(make):
-    recipe = make(ema_momentum=0.6)
-    student, teacher = recipe.student.net, recipe.teacher
-    generator = torch.Generator().manual_seed(0)
-    recipe.losses({"global": batch(0)})
-    for step, momentum in ((0, 0.0), (1, 0.5), (2, 0.6), (9, 0.6)):  # min(1 - 1/(t+1), 0.6)
-        with torch.no_grad():
-            for value in student.parameters():
-                value.add_(0.01 * torch.randn(value.shape, generator=generator))
-            for value in student.buffers():
-                value.add_(1)
-        before = {n: v.clone() for n, v in teacher.state_dict().items()}
-        recipe.after_step(step=step)
-        for name, value in student.named_parameters():
-            expected = momentum * before[name] + (1 - momentum) * value
-            found = teacher.get_parameter(name)
-            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
-            assert step > 0 or torch.equal(found, value)
-        for name, value in teacher.named_buffers():
-            assert torch.equal(value, before[name])
-
-
-def test_the_teachers_statistics_come_from_its_own_passes(make):
-    recipe = make()
-    net = recipe.teacher.backbone
-    with torch.no_grad():
-        net.conv1.weight.mul_(2)  # the student sees the same images, but other activations
-        mean = net.conv1(batch(0).images).mean((0, 2, 3))
-    recipe.losses({"global": batch(0)})
-    torch.testing.assert_close(net.bn1.running_mean, 0.1 * mean, rtol=1e-4, atol=1e-6)
-    student = recipe.student.net.backbone.bn1.running_mean
-    torch.testing.assert_close(student, 0.05 * mean, rtol=1e-4, atol=1e-6)
-
-
-def test_features_and_embedding_are_unit_length_mirror_means(make):
-    recipe = make()
+def test_the_teachers_map_is_weighted_by_secab(tiny_configs, make_recipe):
+    recipe = make_recipe(tiny_configs["core_reid_v2"])
     recipe.networks.eval()
-    images = batch(3).images
+    images = torch.randn((6, 3, 32, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        features, mirrored = recipe.features(images), recipe.features(images.flip(3))
-        embedding = recipe.embed(images)
-        sides = [F.normalize(recipe.teacher(x).embedding) for x in (images, images.flip(3))]
-    assert tuple(features) == VIEWS == recipe.views
-    for view, value in features.items():
-        assert value.shape == (8, C)
-        torch.testing.assert_close(value.norm(dim=1), torch.ones(8))
-        torch.testing.assert_close(mirrored[view], value, rtol=1e-4, atol=1e-6)
-    assert embedding.shape == (8, 3 * C)
-    torch.testing.assert_close(embedding, F.normalize(sum(sides) / 2))
+        teacher_map = recipe.teacher(images).map
+        fused = recipe.student(images, teacher_map)[1]["global"]
+        weighted = (teacher_map * recipe.student.fusion.global_attention(teacher_map)).flatten(2)
+    pooled = weighted.mean(2) + weighted.amax(2)
+    torch.testing.assert_close(fused, pooled / (1 + 1e-5) ** 0.5)  # a fresh BatchNorm
 
 
-def test_labels_do_not_depend_on_the_shards(make):
-    recipe = make()
-    rng = np.random.default_rng(0)
-    rows = rng.normal(size=(2500, 8)).astype(np.float32)  # three blocks
-    whole = recipe.label({view: split(rows, 1) for view in VIEWS}, round=3)
-    shared = recipe.label({view: split(rows, 3) for view in VIEWS}, round=3)
-    assert tuple(whole) == VIEWS
-    for view, value in whole.items():
-        np.testing.assert_array_equal(value.labels, shared[view].labels)
-        np.testing.assert_array_equal(value.centers, shared[view].centers)
-        assert value.centers.shape == (K, 8)
-        np.testing.assert_array_equal(np.unique(value.labels), np.arange(K))
-    # Each view and each round has seeds of its own, so the same rows are not labelled alike.
-    later = recipe.label({view: split(rows, 1) for view in VIEWS}, round=4)
-    assert not np.array_equal(whole["global"].labels, whole["top"].labels)
-    assert not np.array_equal(whole["global"].labels, later["global"].labels)
+def test_published_settings():
+    person, vehicle = (
+        RUNS[f"core_reid_v2-{pair}"] for pair in ("market1501-cuhk03_np", "vehicleid_800-veri776")
+    )
+    assert (person.height, person.width, person.num_rounds, person.optim.lr) == (
+        256,
+        128,
+        80,
+        3.5e-4,
+    )
+    assert (vehicle.height, vehicle.width, vehicle.num_rounds, vehicle.optim.lr) == (
+        *(256, 256, 15),
+        7e-5,
+    )
+    assert {
+        name.removeprefix("core_reid_v2-"): config.num_clusters
+        for name, config in RUNS.items()
+        if name.startswith("core_reid_v2-") and config.backbone == "resnet101"
+    } == {
+        "market1501-cuhk03_np": 900,
+        "cuhk03_np-market1501": 900,
+        "market1501-msmt17": 2000,
+        "cuhk03_np-msmt17": 2000,
+        "vehicleid_800-veri776": 500,
+        "veri776-vehicleid_800": 700,
+        "veri776-vehicleid_1600": 700,
+        "veri776-vehicleid_2400": 700,
+    }
+
+
+def test_backbones_18_to_152_have_runs_of_their_own():
+    for depth in (18, 34, 50, 152):
+        run = RUNS[f"core_reid_v2-market1501-cuhk03_np-resnet{depth}"]
+        assert run.backbone == f"resnet{depth}"
+        assert run.stride == (2 if depth < 50 else 1)

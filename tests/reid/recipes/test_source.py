@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from reid.losses import softmax_triplet
+from reid.recipes.contract import Sizes
 from reid.recipes.source import Source
 from reid.types import Batch
 
@@ -26,7 +27,10 @@ def batch(seed: int, *, labels=None) -> Batch:
 
 @pytest.fixture
 def recipe(tiny_configs) -> Source:
-    made = Source(replace(tiny_configs["source"], mix_target=True), num_identities=8)
+    made = Source(
+        replace(tiny_configs["source"], mix_target=True),
+        sizes=Sizes(num_identities=8, num_images=64),
+    )
     made.networks.train()
     return made
 
@@ -36,7 +40,7 @@ def statistics(recipe):
 
 
 def test_the_target_batch_moves_statistics_and_nothing_else(recipe, tiny_configs):
-    alone = Source(tiny_configs["source"], num_identities=8)
+    alone = Source(tiny_configs["source"], sizes=Sizes(num_identities=8, num_images=64))
     alone.networks.train()
     source, target = batch(0, labels=LABELS), batch(1)
     with_target = recipe.losses({"source": source, "target": target})
@@ -83,8 +87,14 @@ def test_the_triplet_sees_the_mean_of_the_map_before_the_neck(recipe):
 
 
 def test_draws_follow_mix_target(tiny_configs):
-    mixed = Source(replace(tiny_configs["source"], mix_target=True), num_identities=8)
-    plain = Source(replace(tiny_configs["source"], mix_target=False), num_identities=8)
+    mixed = Source(
+        replace(tiny_configs["source"], mix_target=True),
+        sizes=Sizes(num_identities=8, num_images=64),
+    )
+    plain = Source(
+        replace(tiny_configs["source"], mix_target=False),
+        sizes=Sizes(num_identities=8, num_images=64),
+    )
     assert [(d.table, d.labels) for d in plain.draws] == [("source", "identity")]
     assert [(d.table, d.labels) for d in mixed.draws] == [
         ("source", "identity"),

@@ -1,0 +1,155 @@
+"""SpCL: what fills the memory, what clusters it, what a step contrasts and moves."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from reid.clustering import DBSCANConfig, jaccard_distance, self_paced_labels, split
+from reid.recipes.contract import Sizes
+from reid.recipes.spcl import SpCL, SpCLConfig
+from reid.types import OUTLIER, Batch
+
+CLASSES, IMAGES, WIDTH = 3, 40, 512
+SIZES = Sizes(num_identities=CLASSES, num_images=IMAGES)
+
+
+def images(seed, count=8):
+    return torch.randn((count, 3, 32, 16), generator=torch.Generator().manual_seed(seed))
+
+
+def batch(seed, index, labels):
+    return Batch(
+        images=images(seed, len(index)),
+        index=torch.as_tensor(index),
+        labels={"identity": torch.as_tensor(labels)},
+        camid=torch.zeros(len(index), dtype=torch.int64),
+    )
+
+
+def unit(seed, count):
+    rng = np.random.default_rng(seed)
+    rows = rng.standard_normal((count, WIDTH)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def config(tiny_configs) -> SpCLConfig:
+    return replace(tiny_configs["spcl"], dbscan=DBSCANConfig(k1=8, k2=1))
+
+
+@pytest.fixture
+def recipe(config) -> SpCL:
+    made = SpCL(config, sizes=SIZES)
+    made.memory.reset(torch.from_numpy(unit(0, CLASSES + IMAGES)), torch.arange(CLASSES + IMAGES))
+    return made
+
+
+def blobs():
+    """Return unit rows of four tight groups of nine and four rows far from all."""
+    rng = np.random.default_rng(5)
+    rows = np.concatenate([np.repeat(unit(1, 4), 9, axis=0), unit(2, 4)])
+    rows += 0.01 * rng.standard_normal(rows.shape).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_the_memory_starts_from_class_means_and_image_features(config, tiny_world):
+    made = SpCL(config, sizes=tiny_world.sizes)
+    made.networks.eval()
+    values = {name: torch.from_numpy(unit(s, 64)) for s, name in enumerate(("source", "target"))}
+    asked = []
+
+    def extract(table, function):
+        asked.append((table, function))
+        return values[table]
+
+    made.begin_run(extract, tiny_world.tables)
+    labels = tiny_world.tables["source"].labels["identity"]
+    for label in range(8):
+        mean = values["source"].numpy()[labels == label].mean(axis=0)
+        expected = mean / np.linalg.norm(mean)
+        np.testing.assert_allclose(made.memory.bank[label], expected, atol=1e-6)
+    torch.testing.assert_close(made.remembered()["global"], values["target"])
+    assert all(function == made.embed for _, function in asked)
+
+
+def test_labels_are_self_paced_and_the_threshold_is_the_first_rounds(recipe, config):
+    pool = split(blobs(), 1)
+    found = recipe.label({"global": pool}, round=0)["global"]
+    groups = found.labels[:36].reshape(4, 9)
+    assert (groups >= 0).any()
+    for group in groups:  # a group is one cluster, whoever was left alone
+        assert len(set(group[group >= 0])) <= 1
+    np.testing.assert_array_equal(found.labels[36:], [OUTLIER] * 4)
+    np.testing.assert_allclose(found.centers[0], blobs()[found.labels == 0].mean(axis=0), atol=1e-6)
+    classes = found.extras["images"]
+    assert len(set(classes[found.labels == OUTLIER])) == (found.labels == OUTLIER).sum()
+    assert not set(classes[found.labels == OUTLIER]) & set(classes[found.labels != OUTLIER])
+    recipe.begin_round({"global": found})
+    assert float(recipe.memory.threshold) == float(found.extras["threshold"])
+    recipe.memory.threshold.fill_(0.123)  # of an earlier round
+    assert float(recipe.label({"global": pool}, round=1)["global"].extras["threshold"]) == 0.123
+
+
+def test_without_the_criterion_labels_are_those_of_dbscan(config):
+    plain = SpCL(replace(config, self_paced=False), sizes=SIZES)
+    found = plain.label({"global": split(blobs(), 1)}, round=0)["global"]
+    distance = jaccard_distance(blobs(), k1=config.dbscan.k1, k2=config.dbscan.k2)
+    expected = self_paced_labels(distance, eps=config.dbscan.eps, eps_gap=0.0).labels
+    np.testing.assert_array_equal(found.extras["images"], expected)
+    assert found.labels.max() + 1 == 4
+
+
+@pytest.mark.parametrize("centroids", ["each", "mean"])
+def test_a_step_is_the_loss_of_equation_1_and_the_updates_of_2_and_3(config, centroids):
+    recipe = SpCL(replace(config, centroids=centroids), sizes=SIZES)
+    bank = torch.from_numpy(unit(0, CLASSES + IMAGES))
+    recipe.memory.reset(bank, torch.arange(len(bank)))
+    classes = np.arange(IMAGES) // 4
+    classes[30:] = 100 + np.arange(10)
+    labels = torch.cat([torch.arange(CLASSES), torch.from_numpy(classes) + CLASSES])
+    recipe.memory.relabel(labels)
+    recipe.networks.train()
+    source, target = batch(1, range(4), [0, 0, 2, 2]), batch(2, [0, 1, 35, 4], [0] * 4)
+    terms = recipe.losses({"source": source, "target": target})
+    features = torch.cat([seen[0] for seen in recipe.seen.values()]).detach()
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(8))
+    rows = torch.tensor([0, 0, 2, 2, *(CLASSES + np.array([0, 1, 35, 4]))])
+    prototypes = {int(c): bank[labels == c].mean(0) for c in labels.unique()}
+    names = list(prototypes)
+    logits = features @ torch.stack(list(prototypes.values())).T / 0.05
+    wanted = torch.tensor([names.index(int(labels[row])) for row in rows])
+    expected = F.cross_entropy(logits, wanted, reduction="none")
+    torch.testing.assert_close(terms["source"].detach(), expected[:4].mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(terms["target"].detach(), expected[4:].mean(), rtol=1e-4, atol=1e-5)
+
+    sum(terms.values()).backward()
+    recipe.after_step(step=0)
+    after = bank.clone()
+    if centroids == "mean":
+        for label in (0, 2):
+            mean = features[:4][torch.tensor([0, 0, 2, 2]) == label].mean(0)
+            after[label] = F.normalize(0.2 * after[label] + 0.8 * mean, dim=0)
+    for feature, row in zip(features, rows, strict=True):
+        if centroids == "each" or row >= CLASSES:
+            after[row] = F.normalize(0.2 * after[row] + 0.8 * feature, dim=0)
+    torch.testing.assert_close(recipe.memory.bank, after)
+
+
+def test_each_domain_is_normalised_by_itself(recipe):
+    """The source's statistics must not move the target's features."""
+    recipe.networks.train()
+    target = batch(2, [0, 1, 2, 3], [0] * 4)
+    seen = []
+    for seed in (1, 3):
+        recipe.losses({"source": batch(seed, range(4), [0, 0, 1, 1]), "target": target})
+        seen.append(recipe.seen["target"][0].detach())
+    torch.testing.assert_close(*seen)
+
+
+def test_radii_that_do_not_fit_are_refused():
+    for eps, gap in ((0.01, 0.02), (0.99, 0.02), (0.6, 0.0)):
+        with pytest.raises(ValueError, match=f"dbscan.eps is {eps} and eps_gap {gap}"):
+            SpCLConfig(dbscan=DBSCANConfig(eps=eps), eps_gap=gap)
