@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.cluster import DBSCAN
 
-from reid.clustering import dbscan, reliability, self_paced_labels
+from reid.clustering import dbscan, jaccard_distance, reliability, self_paced_labels, split
+from reid.clustering.density import DBSCANConfig, jaccard_dbscan
 from tests.reid.clustering.references import alone, dense, partition
-from tests.reid.clustering.strategies import distances, labels
+from tests.reid.clustering.strategies import distances, labels, one_pool, tables
 
 radii = st.integers(1, 12).map(lambda tenths: tenths / 10)
 sample_counts = st.integers(1, 5)
@@ -34,6 +35,31 @@ def test_the_labels_are_scikit_learns(
     ours = dbscan(distance, eps=eps, min_samples=min_samples)
     np.testing.assert_array_equal(ours, theirs(distance, eps, min_samples))
     assert (before != distance).nnz == 0
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
+@pytest.mark.usefixtures("small_blocks")
+@settings(max_examples=40)
+@given(
+    rows=tables(),
+    shards=one_pool,
+    k1=st.integers(1, 12),
+    eps=st.sampled_from([0.2, 1 / 3, 0.5, 0.6, 2 / 3]),  # some of them are distances
+    min_samples=sample_counts,
+)
+def test_labels_of_a_round_are_those_of_all_distances(
+    rows: np.ndarray, shards: tuple[int], k1: int, eps: float, min_samples: int
+) -> None:
+    k2 = min(k1, 3)
+    config = DBSCANConfig(k1=k1, k2=k2, eps=eps, min_samples=min_samples)
+    found = jaccard_dbscan(split(rows, *shards), config)
+    expected = theirs(jaccard_distance(rows, k1=k1, k2=k2), eps, min_samples)
+    np.testing.assert_array_equal(found.labels, expected)
+    means = [rows[expected == c].mean(axis=0, dtype=np.float64) for c in range(found.num_clusters)]
+    assert found.num_clusters == expected.max() + 1
+    np.testing.assert_array_equal(
+        found.centers, np.array(means, np.float32).reshape(-1, rows[0].size)
+    )
 
 
 def far(distance: sparse.csr_array) -> np.ndarray:

@@ -83,12 +83,13 @@ def test_another_order_of_rows_has_the_same_distances(
 @settings(max_examples=40)
 @given(
     rows=tables(min_rows=2),
+    shards=one_pool,
     k=st.integers(1, 30),
     num_parts=st.integers(1, 3),
     data=st.data(),
 )
 def test_cross_agreement_is_that_of_sets(
-    rows: np.ndarray, k: int, num_parts: int, data: st.DataObject
+    rows: np.ndarray, shards: tuple[int], k: int, num_parts: int, data: st.DataObject
 ) -> None:
     change = data.draw(arrays(np.int8, (*rows.shape, num_parts), elements=st.integers(-1, 1)))
     parts = rows[:, :, None] + change * np.abs(rows).max()
@@ -98,7 +99,8 @@ def test_cross_agreement_is_that_of_sets(
         distance[row] = np.inf
         return set(np.argsort(distance, kind="stable")[: min(k, len(table) - 1)].tolist())
 
-    ours = cross_agreement(rows, parts, k=k)
+    pools = [split(parts[:, :, part], *shards) for part in range(num_parts)]
+    ours = cross_agreement(split(rows, *shards), pools, k=k)
     assert ours.shape == (len(rows), num_parts)
     for row in range(len(rows)):
         whole = nearest(rows, row)
