@@ -9,11 +9,12 @@ from sklearn.cluster import DBSCAN
 
 from reid.clustering import dbscan, jaccard_distance, reliability, self_paced_labels, split
 from reid.clustering.density import DBSCANConfig, jaccard_dbscan
-from tests.reid.clustering.references import alone, dense, partition
+from tests.reid.clustering.references import alone, dense, made_distance, partition, stored
 from tests.reid.clustering.strategies import distances, labels, one_pool, tables
 
 radii = st.integers(1, 12).map(lambda tenths: tenths / 10)
 sample_counts = st.integers(1, 5)
+many_clusters = st.integers(0, 2**20).map(lambda seed: stored(made_distance(200, seed=seed)))
 
 
 def theirs(distance: sparse.csr_array, eps: float, min_samples: int) -> np.ndarray:
@@ -121,13 +122,13 @@ def by_the_book(
     return final, threshold
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(
-    distance=distances(symmetric=True),
-    eps=radii,
-    gap=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    distance=st.one_of(distances(symmetric=True), many_clusters),
+    eps=st.sampled_from([0.2, 0.3, 0.35, 0.4, 0.6, 1.1]),
+    gap=st.sampled_from([0.0, 0.12, 0.3, 0.9]),
     min_samples=st.integers(1, 4),
-    threshold=st.sampled_from([None, None, 0.3, 0.7, 1.0]),
+    threshold=st.sampled_from([None, None, None, 0.3, 0.7, 1.0]),
 )
 def test_self_paced_labels_are_those_of_the_book(
     distance: sparse.csr_array, eps: float, gap: float, min_samples: int, threshold: float | None
