@@ -2,7 +2,7 @@
 
 from reid.clustering.agreement import cross_agreement
 from reid.clustering.assignment import nearest_centers
-from reid.clustering.dbscan import dbscan
+from reid.clustering.dbscan import dbscan, mean_of_smallest
 from reid.clustering.density import DBSCANConfig, jaccard_dbscan
 from reid.clustering.hierarchy import hierarchical_kmeans
 from reid.clustering.jaccard import camera_jaccard_distance, jaccard_distance
@@ -50,6 +50,7 @@ __all__ = [
     "jaccard_distance",
     "kmeans",
     "kmeans_sweep",
+    "mean_of_smallest",
     "nearest_centers",
     "nearest_neighbors",
     "reliability",

@@ -8,6 +8,7 @@ from reid.models.fusion import EnsembleFusion, bidirectional_mean
 from reid.models.ghost_norm import convert_ghost_norm_
 from reid.models.heads import BNNeck, DynamicClassifier, classifier, reset_from_centers_
 from reid.models.network import GlobalNet, NetOutput, PartNet, PoolingName
+from reid.models.pair import NetPair
 from reid.models.part_branches import BranchNet, branch_views
 from reid.models.pooling import GeM, gap, gap_gmp, gmp, part_gap, part_pool
 from reid.models.weights import load_weights, seeded
@@ -24,6 +25,7 @@ __all__ = [
     "GeM",
     "GlobalNet",
     "NetOutput",
+    "NetPair",
     "PartNet",
     "PoolingName",
     "bidirectional_mean",

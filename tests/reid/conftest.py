@@ -1,7 +1,7 @@
 """A world small enough to train on in a second, and hooks that label it in this process."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,29 +134,30 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 NAMES = {"source": "a", "target": "b"}
 
 
+def tiny(config: RunConfig) -> RunConfig:
+    """Return a run for the tiny world."""
+    of_some = {"num_clusters": 8, "dbscan": TINY_DBSCAN, "num_parts": 2}
+    of_some |= {"k1": 6, "k2": 2, "min_samples": 2, "eps_share": 0.03}
+    names = {field.name for field in fields(config)}
+    return replace(config, **TINY, **{k: v for k, v in of_some.items() if k in names})
+
+
 @pytest.fixture(scope="session")
 def tiny_configs() -> dict[str, RunConfig]:
-    adapted = {**TINY, "num_clusters": 8}
-    return {
-        "source": replace(RUNS["source-demo"], **TINY),
-        "core_reid_v2": replace(RUNS["core_reid_v2-demo"], **adapted),
-        "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
-        "lf2": replace(RUNS["lf2-demo"], **adapted),
-        "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
-        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
-    }
+    """Return every demo run, for the tiny world: that of "mmt-dbscan-demo" is "mmt_dbscan"."""
+    demos = {name: run for name, run in RUNS.items() if name.endswith("-demo")}
+    return {name.removesuffix("-demo").replace("-", "_"): tiny(run) for name, run in demos.items()}
 
 
 @pytest.fixture(scope="session")
 def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
     """Return a function from a tiny config to its recipe with first weights."""
-    backbone = resnet("resnet18", weights=None, last_stride=1, seed=0).state_dict()
+    trained = [
+        resnet("resnet18", weights=None, last_stride=1, seed=seed).state_dict() for seed in (0, 1)
+    ]
 
     def make(config: RunConfig) -> Recipe:
-        backbones = dict.fromkeys(config.starts, backbone)
+        backbones = dict(zip(config.starts, trained, strict=False))
         return build(config, sizes=tiny_world.sizes, backbones=backbones)
 
     return make

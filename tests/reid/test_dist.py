@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed
@@ -20,12 +21,14 @@ from reid.losses import batch_hard_triplet, soft_softmax_triplet, softmax_triple
 from reid.memory import ClusterMemory, HybridMemory
 from reid.recipes import build
 from reid.recipes.contract import OptimConfig
+from reid.types import Batch, PseudoLabels
 
 CPU = torch.device("cpu")
 COUNTS = [3, 1]
 WORLD = 2
 STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
+MUTUAL = ("mmt", "inclr")
 MEMORIES = ("hybrid", "cluster", "hardest_cluster")
 
 
@@ -64,7 +67,8 @@ def digest(module: torch.nn.Module) -> str:
 
 
 def training(config, backbone, world, hooks) -> dict:
-    recipe = build(config, sizes=world.sizes, backbones={"initial": backbone})
+    backbones = dict.fromkeys(config.starts, backbone)
+    recipe = build(config, sizes=world.sizes, backbones=backbones)
     fit(recipe, world.tables, test=world.test, hooks=hooks, device=CPU)
     query = world.test.query_pixels  # fewer rows than one batch: the first rank has none
     rows = {"rows": range(len(query)), "batch_size": config.extract_batch}
@@ -153,7 +157,34 @@ def uneven(rank):
     }
 
 
-def work(rank: int, folder: Path, jobs: dict) -> None:
+def mutual_step(config, sizes, rank, world):
+    """Return gradients and running statistics of a step of two students, in float64."""
+    recipe = build(config, sizes=sizes)
+    recipe.networks.double().train()
+    size = config.num_identities * config.num_instances
+    part = slice(rank * size // world, (rank + 1) * size // world)
+    # Half the identities on each rank: mining in its rows alone finds other negatives.
+    labels = torch.arange(size) // config.num_instances
+    found = PseudoLabels(
+        labels=np.arange(sizes.num_images) % config.num_identities,
+        centers=drawn(config.num_identities, 512, seed=5).double().numpy(),
+        extras={"agreement": drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()},
+    )
+    recipe.begin_round(dict.fromkeys(recipe.views, found))
+    recipe.student = dist.wrap(recipe.student)
+    images, second = (drawn(size, 3, 32, 16, seed=seed).double()[part] for seed in (7, 8))
+    rows = torch.arange(size)[part]
+    batch = Batch(
+        images=images, second=second, index=rows, labels={"global": labels[part]}, camid=rows
+    )
+    torch.stack(list(recipe.losses({"target": batch}).values())).sum().backward()
+    dist.average_buffers(recipe.networks)
+    gradients = {name: p.grad for name, p in dist.unwrap(recipe.student).named_parameters()}
+    statistics = {n: x for n, x in recipe.networks.named_buffers() if "running" in n}
+    return {"gradients": gradients, "statistics": statistics}
+
+
+def work(rank: int, folder: Path, jobs: dict, steps: dict) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=WORLD
@@ -163,12 +194,22 @@ def work(rank: int, folder: Path, jobs: dict) -> None:
     found = {"collectives": collectives(rank), "gathered": gathered}
     for name, job in jobs.items():
         found[name] = training(**job)
+    found["steps"] = {name: mutual_step(*of, rank, WORLD) for name, of in steps.items()}
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe, make_hooks):
+def mutual(tiny_configs, tiny_world):
+    """Return {method: (config, sizes)} of a step that ranks share: groups are within each rank."""
+    changes = {"weights": None, "norm_group": 4, "num_clusters": 4}
+    return {name: (replace(tiny_configs[name], **changes), tiny_world.sizes) for name in ("mmt",)}
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe, make_hooks, mutual
+):
     """Return what each of the two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
     configs = {
@@ -182,6 +223,7 @@ def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe,
         ),
         "cluster_contrast": replace(tiny_configs["cluster_contrast"], num_rounds=2),
         "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
+        "mmt_dbscan": replace(tiny_configs["mmt_dbscan"], num_rounds=1, steps_per_round=1),
     }
     backbone = make_recipe(configs["mean_teacher"]).student.backbone.state_dict()
     jobs = {
@@ -190,7 +232,7 @@ def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe,
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pytestconfig.rootpath)  # where the processes find this module
-        torch.multiprocessing.spawn(work, (folder, jobs), nprocs=WORLD)
+        torch.multiprocessing.spawn(work, (folder, jobs, mutual), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
@@ -222,7 +264,9 @@ def test_wrapped_gradients_are_averaged(ranks):
         torch.testing.assert_close(found["collectives"]["gradient"], torch.full((1, 2), 1.5))
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", "core_reid_v2", "cluster_contrast", "pplr"])
+@pytest.mark.parametrize(
+    "method", ["mean_teacher", "core_reid_v2", "cluster_contrast", "pplr", "mmt_dbscan"]
+)
 def test_ranks_end_with_equal_weights_labels_and_scores(method, ranks):
     first, second = (found[method] for found in ranks)
     assert first["digest"] == second["digest"]
@@ -253,6 +297,21 @@ def test_two_ranks_train_as_one(job, ranks):
         torch.testing.assert_close(found["gathered"][job]["rows"], alone["rows"], rtol=0, atol=1e-6)
         assert found["gathered"][job]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
     assert torch.equal(ranks[0]["gathered"][job]["rows"], ranks[1]["gathered"][job]["rows"])
+
+
+@pytest.mark.parametrize("name", MUTUAL)
+def test_two_students_learn_over_two_ranks_what_they_learn_alone(name, mutual, ranks):
+    config, sizes = mutual[name]
+    alone = mutual_step(config, sizes, 0, 1)
+    whole = mutual_step(replace(config, norm_group=None), sizes, 0, 1)
+    for found in ranks:
+        step, exact = found["steps"][name], {"rtol": 1e-9, "atol": 1e-12}
+        torch.testing.assert_close(step["gradients"], alone["gradients"], **exact)
+        # Ranks exchange statistics in float32.
+        torch.testing.assert_close(step["statistics"], alone["statistics"], rtol=1e-5, atol=1e-8)
+    weight = "first.backbone.conv1.weight"
+    assert alone["gradients"][weight].abs().max() > 1e-6
+    assert not torch.allclose(whole["gradients"][weight], alone["gradients"][weight], rtol=1e-2)
 
 
 def test_mining_of_each_rank_alone_would_differ():

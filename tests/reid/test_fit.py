@@ -58,6 +58,8 @@ def series(reports):
         ("source", [(1, 2)]),
         ("mean_teacher", [(1, 0), (1, 2)]),
         ("core_reid_v2", [(1, 2)]),
+        ("mmt_dbscan", [(0, 2)]),
+        ("inclr", [(1, 2)]),
         ("spcl", [(1, 0), (1, 2)]),
         ("cluster_contrast", [(0, 2), (1, 2)]),
         ("pplr", [(1, 0), (1, 2)]),
@@ -80,6 +82,8 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
         assert after.reports[-1].metrics == hooks.reports[-1].metrics
         before = hooks.reports[: hooks.saved_at.index(stop) + 1]
         assert series([*before, *after.reports]) == series(hooks.reports)
+        if method == "mmt_dbscan":  # found in the first round, never again
+            assert state.networks["memory.eps"] == whole.memory["eps"] > 0
         left = range(state.round + (state.step > 0), config.num_rounds)
         assert after.rounds == ([] if method == "source" else list(left))  # none clustered twice
 

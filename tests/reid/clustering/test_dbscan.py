@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.cluster import DBSCAN
 
-from reid.clustering import dbscan, jaccard_distance
+from reid.clustering import dbscan, jaccard_distance, mean_of_smallest
 from reid.clustering.dbscan import _num_neighbors
 
 
@@ -84,3 +84,27 @@ def test_bad_questions_are_refused() -> None:
     for value in (-0.5, np.nan):
         with pytest.raises(ValueError, match="negative or NaN"):
             dbscan(square * value, eps=0.5)
+
+
+@pytest.mark.parametrize("share", [1e-9, 1.6e-3, 0.02, 0.5, 1.0])
+def test_mean_of_smallest_is_that_of_all_pairs_that_differ(share, identities):
+    features = identities(200, 16, 20, seed=3)
+    features[7], features[90] = features[5], features[5]
+    stored = jaccard_distance(features, k1=10, k2=3)
+    full = np.ones(stored.shape)
+    entries = stored.tocoo()
+    full[entries.row, entries.col] = entries.data
+    upper = np.triu(full, 1)
+    upper = np.sort(upper[np.nonzero(upper)])
+    assert len(upper) < 200 * 199 / 2
+    expected = upper[: max(int(np.round(share * len(upper))), 1)].mean()
+    assert mean_of_smallest(stored, share) == pytest.approx(expected, rel=1e-12)
+
+
+def test_mean_of_smallest_refuses_what_has_none():
+    same = jaccard_distance(np.ones((2, 3), dtype=np.float32), k1=2, k2=1)
+    with pytest.raises(ValueError, match="no two of 2 rows differ"):
+        mean_of_smallest(same, 0.1)
+    for share in (0.0, 1.1):
+        with pytest.raises(ValueError, match=f"share is {share}"):
+            mean_of_smallest(same, share)

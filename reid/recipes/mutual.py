@@ -1,0 +1,165 @@
+"""What MMT and INCLR do alike: two students, each taught by the other one's mean teacher.
+
+Source: Ge et al., MMT (arXiv 2001.01526), section 3; spcl_inclr spec 2.2.
+Legend: B rows of a batch.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch import Tensor, nn
+
+from reid.data.augment import AugmentConfig
+from reid.data.steps import Draw
+from reid.dist import gather_batch, unwrap
+from reid.losses import soft_cross_entropy, soft_softmax_triplet
+from reid.models import Backbone, NetOutput, NetPair, convert_ghost_norm_, ema_copy, ema_update
+from reid.recipes.contract import (
+    Backbones,
+    OptimConfig,
+    RunConfig,
+    check_clusters,
+    check_teacher,
+    target_draw,
+)
+from reid.recipes.start import first_backbone
+from reid.types import Batch
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MutualConfig(RunConfig):
+    """Fields of both methods, with the published values."""
+
+    initial: str
+    """where the first student starts: a source run (trained first when missing) or a checkpoint"""
+    second_initial: str
+    """where the second student starts: a source run of another seed"""
+    cluster: Literal["kmeans", "dbscan"] = "kmeans"
+    """how target images are labelled; DBSCAN leaves outliers without a label"""
+    num_clusters: int = 500
+    """identities that k-means assumes in the target data"""
+    max_clusters: int = 3000
+    """clusters of DBSCAN that the classifiers have room for"""
+    ema_momentum: float = 0.999
+    """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
+    smoothing: float = 0.1
+    """share of the ID target spread over all clusters"""
+    soft_identity: float = 0.5
+    """weight of the cross entropy with the other teacher's classes"""
+    soft_triplet: float = 0.8
+    """weight of the softmax triplet towards the other teacher's"""
+    mining: Literal["gathered", "local"] = "gathered"
+    """triplets within the whole batch (published), or within each worker's part of it"""
+    norm_group: int | None = 16
+    """images that share BatchNorm statistics (published: each of 4 GPUs' 16); None: all"""
+    inference: Literal["first", "second"] = "first"
+    """the teacher that retrieval uses (published: the better one on the target's test labels)"""
+    num_identities: int = 16
+    optim: OptimConfig = OptimConfig(optimizer_reset=True)
+    augment: AugmentConfig = AugmentConfig(
+        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        super().__post_init__()
+        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """Two source runs: students that start alike would teach each other nothing."""
+        return {"initial": self.initial, "second_initial": self.second_initial}
+
+    def check_target(self, num_images: int) -> None:
+        """Refuse more clusters than images."""
+        if self.cluster == "kmeans":
+            check_clusters(self.num_clusters, num_images)
+
+    @property
+    def max_classes(self) -> int:
+        """How many classes a classifier holds at most."""
+        return self.num_clusters if self.cluster == "kmeans" else self.max_clusters
+
+
+def check_room(num_clusters: int, config: MutualConfig) -> None:
+    """Refuse more clusters than the classifiers have room for."""
+    if num_clusters > config.max_classes:
+        raise ValueError(
+            f"there are {num_clusters} clusters and max_clusters is {config.max_clusters}; give "
+            f"--max-clusters {num_clusters} or more, or cluster more loosely (a larger eps)"
+        )
+
+
+def pairs(
+    config: MutualConfig, backbones: Backbones, build: Callable[[Backbone, int], Net]
+) -> tuple[NetPair[Net], NetPair[Net]]:
+    """Return students and mean teachers; `build` is called with a backbone and a seed."""
+    nets = []
+    for place, start in enumerate(config.starts):
+        seed = config.seed + place
+        net = build(first_backbone(config, backbones, start, seed=seed), seed)
+        if config.norm_group is not None:
+            # NOTE: released code keeps the running statistics of the first GPU's images; the mean
+            # over all groups is the same for any number of workers.
+            convert_ghost_norm_(net, group=config.norm_group, running="mean")
+        nets.append(net)
+    students = NetPair(*nets)
+    return students, ema_copy(students)
+
+
+def two_views(config: RunConfig) -> Draw:
+    """Return the batch of a step: each image augmented twice, once for each student."""
+    return replace(target_draw(config), views=2)
+
+
+def outputs(
+    students: nn.Module, teachers: nn.Module, batch: Batch
+) -> tuple[tuple[NetOutput, NetOutput], tuple[NetOutput, NetOutput]]:
+    """Return what both students and both teachers say of their views of a batch."""
+    with torch.no_grad():  # in training mode: the teachers' BatchNorm statistics are their own
+        taught = teachers(batch.images, batch.second)
+    return students(batch.images, batch.second), taught
+
+
+def soft_terms(
+    students: Sequence[NetOutput],
+    teachers: Sequence[NetOutput],
+    labels: Int64[Tensor, "B"],
+    *,
+    config: MutualConfig,
+) -> dict[str, Float[Tensor, ""]]:
+    """Return each student's losses against the other one's teacher, summed and weighted.
+
+    Cross entropy with the teacher's softmax, and the teacher's triplets on those that the student
+    mines (spec 2.2).
+    """
+    crossed = list(zip(students, reversed(teachers), strict=True))
+    rows = [[mined(out.views["global"], config) for out in pair] for pair in crossed]
+    labels = mined(labels, config)
+    identity = total(soft_cross_entropy(own.logits, other.logits) for own, other in crossed)
+    triplet = total(soft_softmax_triplet(own, other, labels) for own, other in rows)
+    return {
+        "soft_id": config.soft_identity * identity,
+        "soft_triplet": config.soft_triplet * triplet,
+    }
+
+
+def mined(rows: Shaped[Tensor, "n ..."], config: MutualConfig) -> Shaped[Tensor, "m ..."]:
+    """Return the rows that triplets are sought among: all workers', or this one's."""
+    return gather_batch(rows) if config.mining == "gathered" else rows
+
+
+def total(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
+    """Return the sum of losses."""
+    return torch.stack(list(terms)).sum()
+
+
+def follow_(teachers: nn.Module, students: nn.Module, *, step: int, ema_momentum: float) -> None:
+    """Move the teachers by min(1 - 1/(step+1), m): parameters only, no BatchNorm buffers."""
+    momentum = min(1 - 1 / (step + 1), ema_momentum)
+    ema_update(teachers, unwrap(students), momentum, buffers="skip")
