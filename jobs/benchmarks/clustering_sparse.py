@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.benchmarks.features import made_features
-from jobs.benchmarks.timing import Case
+from jobs.benchmarks.timing import Case, memory_kib
 from reid.clustering import (
     Reliability,
     dbscan,
