@@ -24,13 +24,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo, messaging, scale
+from jobs.benchmarks import clustering, data, demo, messaging, methods, scale
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
     Annotated[demo.Options, tyro.conf.subcommand("demo")]
     | Annotated[data.Options, tyro.conf.subcommand("data")]
     | Annotated[clustering.Options, tyro.conf.subcommand("clustering")]
+    | Annotated[methods.Options, tyro.conf.subcommand("methods")]
     | Annotated[messaging.Options, tyro.conf.subcommand("messaging")]
     | Annotated[scale.Options, tyro.conf.subcommand("scale")]
 )

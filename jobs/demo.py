@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shlex
 import sys
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -49,12 +49,20 @@ def place(options: Options) -> ClusterConfig:
     )
 
 
-def draw_worlds(data_root: str, *, height: int, width: int, show: Show) -> None:
-    """Write the two built-in data sets unless they are there."""
+def draw_worlds(
+    data_root: str,
+    *,
+    height: int,
+    width: int,
+    show: Show,
+    subject: Literal["person", "vehicle"] = "person",
+) -> None:
+    """Write the two built-in data sets of a kind unless they are there."""
+    kind = "synthetic" if subject == "person" else f"synthetic_{subject}"
     for domain in ("a", "b"):
         write_world(
-            os.path.join(data_root, f"synthetic_{domain}"),
-            WorldConfig(domain=domain, height=height, width=width),
+            os.path.join(data_root, f"{kind}_{domain}"),
+            WorldConfig(domain=domain, subject=subject, height=height, width=width),
             progress=lambda done, total, domain=domain: show(  # type: ignore[misc]
                 f"draw world {domain}", done, total, ""
             ),

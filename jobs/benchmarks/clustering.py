@@ -30,6 +30,8 @@ class Options:
     """clusters of k-means"""
     repeats: int = 5
     """measured turns of every case"""
+    only: str = ""
+    """measure the cases whose name has these words"""
     json: str | None = None
     """file to write the rows to"""
 
@@ -42,7 +44,11 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
         "k-means": clustering_kmeans.cases(features, options.num_clusters),
         "clustering": clustering_sparse.cases(features),
     }
-    every = [(group, case) for group, mine in cases.items() for case in mine]
+    named = [(group, case) for group, mine in cases.items() for case in mine]
+    every = [(group, case) for group, case in named if options.only in case.name]
+    if not every:
+        names = ", ".join(case.name for _, case in named)
+        raise ValueError(f"no case has {options.only!r} in its name; there are {names}")
     rows = []
     for done, (group, case) in enumerate(every):
         show("comparisons", done, len(every), case.name)

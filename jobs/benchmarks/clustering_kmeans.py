@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64
 from sklearn.cluster import kmeans_plusplus
 
 from jobs.benchmarks.timing import Case
-from reid.clustering import greedy_kmeans_plusplus, split
+from reid.clustering import LocalShardPool, greedy_kmeans_plusplus, split
 from reid.clustering.assignment import nothing_found, search
 from reid.clustering.codes import CODED, code_rows
 from reid.clustering.lloyd import KMeansResult, lloyd
@@ -35,15 +35,29 @@ def potential(features: Float32[np.ndarray, "N D"], centers: Float32[np.ndarray,
 
 def cases(features: Float32[np.ndarray, "N D"], num_clusters: int) -> list[Case]:
     """Return all comparisons on features (N,D)."""
-    return [seeding_case(features, num_clusters), *lloyd_cases(features, num_clusters)]
+    seedings = [seeding_case(features, num_clusters, form) for form in FORMS]
+    return seedings + lloyd_cases(features, num_clusters)
 
 
-def seeding_case(features: Float32[np.ndarray, "N D"], num_clusters: int) -> Case:
+FORMS = {"codes of this machine": None, "float32 products": "float32"}
+"""How distances are bounded: as fast as this machine can, or as any can."""
+
+
+def pool_of(features: Float32[np.ndarray, "N D"], form: str | None) -> LocalShardPool:
+    """Return the rows as a pool whose codes, made anew, are of a form."""
+    pool = split(features, 1)
+    for shard in pool.shards:
+        shard.derived[CODED] = code_rows(shard.features, form=form)
+    return pool
+
+
+def seeding_case(features: Float32[np.ndarray, "N D"], num_clusters: int, form: str) -> Case:
     """Return greedy k-means++ beside scikit-learn's; each run takes the next seed."""
     seed, peer_seed = count(), count()
 
     def ours() -> Int64[np.ndarray, "K"]:
-        return greedy_kmeans_plusplus(split(features, 1), num_clusters, seed=next(seed))
+        pool = pool_of(features, FORMS[form])
+        return greedy_kmeans_plusplus(pool, num_clusters, seed=next(seed))
 
     def theirs() -> Int64[np.ndarray, "K"]:
         _, rows = kmeans_plusplus(features, num_clusters, random_state=next(peer_seed))
@@ -57,7 +71,7 @@ def seeding_case(features: Float32[np.ndarray, "N D"], num_clusters: int) -> Cas
         return _compared("potential", mine / peers, at_most=_MOST_POTENTIAL)
 
     return Case(
-        name=f"greedy k-means++, k={num_clusters}",
+        name=f"greedy k-means++, k={num_clusters}, {form}",
         peer="scikit-learn kmeans_plusplus, float32",
         ours=ours,
         theirs=theirs,
@@ -67,19 +81,13 @@ def seeding_case(features: Float32[np.ndarray, "N D"], num_clusters: int) -> Cas
 
 
 def lloyd_cases(features: Float32[np.ndarray, "N D"], num_clusters: int) -> list[Case]:
-    """Return Lloyd's iterations to the end beside as many of FAISS, from the same first centres.
-
-    With the codes of this machine, which are made anew in each run, and with float32 products.
-    """
+    """Return Lloyd's iterations to the end beside as many of FAISS, from the same first centres."""
     init = features[greedy_kmeans_plusplus(split(features, 1), num_clusters, seed=0)]
     result = lloyd(split(features, 1), init, max_iterations=100)
     theirs = partial(faiss_kmeans, features, init, iterations=result.iterations)
 
-    def ours(form: str | None) -> KMeansResult:
-        pool = split(features, 1)
-        for shard in pool.shards:
-            shard.derived[CODED] = code_rows(shard.features, form=form)
-        return lloyd(pool, init, max_iterations=100)
+    def ours(form: str) -> KMeansResult:
+        return lloyd(pool_of(features, FORMS[form]), init, max_iterations=100)
 
     def parity(mine: Sequence[KMeansResult], peers: Sequence[np.ndarray]) -> str:
         ratio = mine[0].inertia / potential(features, peers[0])
@@ -87,14 +95,14 @@ def lloyd_cases(features: Float32[np.ndarray, "N D"], num_clusters: int) -> list
 
     return [
         Case(
-            name=f"Lloyd iteration, k={num_clusters}, {name}",
+            name=f"Lloyd iteration, k={num_clusters}, {form}",
             peer="faiss.Kmeans",
             ours=partial(ours, form),
             theirs=theirs,
             parity=parity,
             units=result.iterations,
         )
-        for name, form in (("codes of this machine", None), ("float32 products", "float32"))
+        for form in FORMS
     ]
 
 

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from jobs.benchmarks.features import made_features
-from jobs.benchmarks.timing import Case
+from jobs.benchmarks.timing import Case, memory_kib
 from reid.clustering import (
     Reliability,
     dbscan,
@@ -213,22 +213,15 @@ def _same_scores(ours: Sequence[Reliability], theirs: Sequence[Reliability]) -> 
     return f"scores within {apart:.0e}"
 
 
-def _memory_kib(name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise OSError(f"this system does not tell {name}")
-
-
 def main(side: str, num_rows: int, num_features: int) -> None:
     """Print the peak of one side of JACCARD in MiB, code and features not counted."""
     way = {"ours": sparse_labels, "peer": dense_labels}[side]
     features = made_features(num_rows, num_features)
     way(features[:300])  # loads and compiles
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the peak so far
-    before = _memory_kib("VmRSS")
+    before = memory_kib("VmRSS")
     way(features)
-    print((_memory_kib("VmHWM") - before) / 1024)
+    print((memory_kib("VmHWM") - before) / 1024)
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ class Stage:
 
 def _codes(run: Run, _: int) -> None:
     for shard in run.pool.shards:
-        shard.state.pop(CODED, None)
+        shard.derived.pop(CODED, None)
     for shard in run.pool.shards:
         coded_rows(shard)
 

@@ -4,6 +4,7 @@ import resource
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group
@@ -37,6 +38,14 @@ def cpu_seconds() -> float:
         usage = resource.getrusage(who)
         total += usage.ru_utime + usage.ru_stime
     return total
+
+
+def memory_kib(name: str) -> int:
+    """Return a figure of this process's memory, such as VmHWM, the most it has held, in KiB."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise OSError(f"this system does not tell {name}")
 
 
 def measured(case: Case, *, repeats: int) -> dict[str, Any]:

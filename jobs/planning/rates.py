@@ -95,40 +95,40 @@ _MARKET, _DIMENSIONS = 12_936, 2048  # where the study measured
 # M by `python -m jobs.benchmark scale`: processor seconds of one shard. The lines down to the end
 # mark are what `python -m jobs.benchmarks.scale FILE` prints; docs/scale.md says more.
 
-MEASURED_ON = "AMD EPYC, 2 cores, 2026-11-21, commit 62153cc+"
+MEASURED_ON = "AMD EPYC, 1 core, 2026-11-21, commit 32eb7c2"
 GREEDY_CORE = PowerLaw(
-    seconds=1.36,
-    rows=Factor(middle=44000.0, exponent=0.988, error=0.069, largest=100000, counted=1),
-    features=Factor(middle=478.0, exponent=0.573, error=0.064, largest=2048, counted=1),
-    clusters=Factor(middle=382.0, exponent=0.687, error=0.071, largest=3000, counted=1),
+    seconds=2.46,
+    rows=Factor(middle=82400.0, exponent=0.973, error=0.038, largest=1000000, counted=1),
+    features=Factor(middle=485.0, exponent=0.609, error=0.052, largest=2048, counted=1),
+    clusters=Factor(middle=473.0, exponent=0.776, error=0.042, largest=10000, counted=1),
 )
 PARALLEL_CORE = PowerLaw(
-    seconds=0.537,
-    rows=Factor(middle=44000.0, exponent=0.854, error=0.085, largest=100000, counted=1),
-    features=Factor(middle=478.0, exponent=0.551, error=0.08, largest=2048, counted=1),
-    clusters=Factor(middle=382.0, exponent=0.77, error=0.089, largest=3000, counted=1),
+    seconds=0.851,
+    rows=Factor(middle=82400.0, exponent=0.874, error=0.051, largest=1000000, counted=1),
+    features=Factor(middle=485.0, exponent=0.628, error=0.069, largest=2048, counted=1),
+    clusters=Factor(middle=473.0, exponent=0.912, error=0.056, largest=10000, counted=1),
 )
 LLOYD_CORE = PowerLaw(
-    seconds=0.182,
-    rows=Factor(middle=44000.0, exponent=1.081, error=0.083, largest=100000, counted=1),
-    features=Factor(middle=478.0, exponent=0.701, error=0.078, largest=2048, counted=1),
-    clusters=Factor(middle=382.0, exponent=0.689, error=0.086, largest=3000, counted=1),
+    seconds=0.301,
+    rows=Factor(middle=82400.0, exponent=1.024, error=0.033, largest=1000000, counted=1),
+    features=Factor(middle=485.0, exponent=0.722, error=0.045, largest=2048, counted=1),
+    clusters=Factor(middle=473.0, exponent=0.635, error=0.036, largest=10000, counted=1),
 )
 HIERARCHY_CORE = PowerLaw(
-    seconds=1.79,
-    rows=Factor(middle=35800.0, exponent=0.831, error=0.05, largest=100000, counted=1),
-    features=Factor(middle=431.0, exponent=0.502, error=0.035, largest=2048, counted=1),
-    clusters=Factor(middle=1740.0, exponent=0.229, error=0.037, largest=20000, counted=0.5),
+    seconds=3.31,
+    rows=Factor(middle=79600.0, exponent=0.858, error=0.057, largest=1000000, counted=1),
+    features=Factor(middle=545.0, exponent=0.535, error=0.034, largest=2048, counted=1),
+    clusters=Factor(middle=3900.0, exponent=0.272, error=0.051, largest=50000, counted=0.5),
 )
 NEIGHBORS_CORE = PowerLaw(
-    seconds=4.9,
-    rows=Factor(middle=25400.0, exponent=1.796, error=0.019, largest=100000, counted=2),
-    features=Factor(middle=512.0, exponent=0.596, error=0.015, largest=2048, counted=1),
+    seconds=4.21,
+    rows=Factor(middle=24600.0, exponent=1.786, error=0.024, largest=100000, counted=2),
+    features=Factor(middle=588.0, exponent=0.573, error=0.02, largest=2048, counted=1),
 )
 JACCARD_CORE = PowerLaw(
-    seconds=0.84,
-    rows=Factor(middle=17300.0, exponent=1.343, error=0.202, largest=30000, counted=1),
-    features=Factor(middle=431.0, exponent=0.155, error=0.123, largest=2048, counted=0),
+    seconds=0.768,
+    rows=Factor(middle=24600.0, exponent=1.445, error=0.037, largest=100000, counted=1),
+    features=Factor(middle=588.0, exponent=0.059, error=0.031, largest=2048, counted=0),
 )
 # end of what was measured
 

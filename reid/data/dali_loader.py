@@ -11,7 +11,6 @@ Legend: B images of a batch on one rank, H height, W width.
 """
 
 import os
-from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,41 +26,8 @@ from reid.data.augment import AugmentConfig, AugmentParams, apply
 from reid.data.colour import mix_channels_
 from reid.data.encoded_store import EncodedStore
 from reid.data.patches import GREY_WEIGHTS
-from reid.data.steps import Draw, ImageStore, Plan, Table, batch_of, planner
-from reid.data.torch_loader import prefetch
-from reid.types import Batch
-
-
-def dali_loader(
-    tables: Mapping[str, Table],
-    draws: Sequence[Draw],
-    *,
-    augment: AugmentConfig,
-    seed: int,
-    round: int,
-    steps: range,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device | str,
-) -> Generator[dict[str, Batch], None, None]:
-    """Yield {draw name: augmented batch} for each step, as `torch_loader` does.
-
-    The pipelines live as long as the process: a round only brings other plans. Images are decoded
-    by DALI where a table's store is an `EncodedStore`, on the GPU when `device` is one.
-    """
-    device = torch.device(device)
-    plans = planner(tables, draws, augment=augment, seed=seed, round=round, rank=rank, world=world)
-
-    def make(step: int) -> dict[str, Batch]:
-        batches = {}
-        for number, plan in enumerate(plans(step)):
-            table = tables[plan.spec.table]
-            shape = _shape_of(plan, table.store, number, device)
-            images = _pipe(shape, plan.augment).images(table.store, plan)
-            batches[plan.spec.name] = batch_of(plan, table, images, device=device)
-        return batches
-
-    return prefetch(make, steps, device=device)
+from reid.data.prefetch import Loader
+from reid.data.steps import ImageStore, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,3 +172,17 @@ def _grey(images: Any, anchor: Any, shape: Any) -> Any:
     luma = fn.cast((sums + (1 << 15)) // (1 << 16), dtype=types.UINT8)
     outside = fn.erase(images * 0 + 1, anchor=anchor, shape=shape, axis_names="HW", fill_value=0)
     return fn.cast(images * outside + luma * (1 - outside), dtype=types.UINT8)
+
+
+def _images(
+    plan: Plan, store: ImageStore, number: int, device: torch.device
+) -> list[Float32[Tensor, "B 3 H W"]]:
+    return _pipe(_shape_of(plan, store, number, device), plan.augment).images(store, plan)
+
+
+dali_loader = Loader(_images)
+"""The loader whose pipelines live as long as the process: a round only brings other plans.
+
+Images are decoded by DALI where a table's store is an `EncodedStore`, on the GPU when `device` is
+one.
+"""

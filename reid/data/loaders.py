@@ -5,43 +5,22 @@ where images are decoded at each reading to two grey levels. So a run keeps the 
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 
 from reid.data.augment import AugmentConfig
+from reid.data.prefetch import Loader
 from reid.data.steps import Draw, Table
 from reid.data.torch_loader import torch_loader
-from reid.types import Batch
 
 LoaderName = Literal["torch", "dali"]
 
 _STEPS = 4  # steps of a trial
 _TRIALS = 3  # of each loader, in turn, after one that builds pipelines and reads files
-
-
-@runtime_checkable
-class Loader(Protocol):
-    """Yields {draw name: batch} for each step; see `torch_loader`."""
-
-    def __call__(
-        self,
-        tables: Mapping[str, Table],
-        draws: Sequence[Draw],
-        *,
-        augment: AugmentConfig,
-        seed: int,
-        round: int,
-        steps: range,
-        rank: int = 0,
-        world: int = 1,
-        device: torch.device | str,
-    ) -> Generator[dict[str, Batch], None, None]:
-        """Return the batches of `steps`."""
-        ...
 
 
 def by_name(name: LoaderName) -> Loader:

@@ -1,58 +1,30 @@
-"""The reference loader: rows, pixels and augmentation of every step on one prefetch thread.
+"""The reference loader: pixels and augmentation in torch.
 
-Legend: N images of a table, n rows read, B rows of a batch on one rank, H height, W width.
+Legend: n rows read, B rows of a batch on one rank, H height, W width.
 """
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+from collections.abc import Generator
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from reid.data.augment import AugmentConfig, apply, normalise
-from reid.data.steps import Draw, ImageStore, Table, batch_of, planner
-from reid.types import Batch
-
-_DEPTH = 2  # batches made ahead of the one in use
-_Made = TypeVar("_Made")
+from reid.data.augment import apply, normalise
+from reid.data.prefetch import Loader, prefetch
+from reid.data.steps import ImageStore, Plan
 
 
-def torch_loader(
-    tables: Mapping[str, Table],
-    draws: Sequence[Draw],
-    *,
-    augment: AugmentConfig,
-    seed: int,
-    round: int,
-    steps: range,
-    rank: int = 0,
-    world: int = 1,
-    device: torch.device | str,
-) -> Generator[dict[str, Batch], None, None]:
-    """Yield {draw name: augmented batch} for each step, made ahead on a thread.
+def _images(
+    plan: Plan, store: ImageStore, _number: int, device: torch.device
+) -> list[Float32[Tensor, "B 3 H W"]]:
+    pixels = _pixels(store, plan.rows, device=device)
+    views = zip(plan.params, plan.augment, strict=True)
+    return [apply(pixels, params, config) for params, config in views]
 
-    Any range of steps starts at once and repeats what a longer one gave (`steps.planner`, which
-    also says what is refused). Errors of the thread are raised here; closing the iterator ends it.
-    """
-    device = torch.device(device)
-    plans = planner(tables, draws, augment=augment, seed=seed, round=round, rank=rank, world=world)
 
-    def make(step: int) -> dict[str, Batch]:
-        batches = {}
-        for plan in plans(step):
-            table = tables[plan.spec.table]
-            pixels = _pixels(table.store, plan.rows, device=device)
-            views = zip(plan.params, plan.augment, strict=True)
-            images = [apply(pixels, params, config) for params, config in views]
-            batches[plan.spec.name] = batch_of(plan, table, images, device=device)
-        return batches
-
-    return prefetch(make, steps, device=device)
+torch_loader = Loader(_images)
+"""The loader that all others are compared with."""
 
 
 def read_batches(
@@ -84,24 +56,3 @@ def _pixels(
     if device.type == "cuda":  # uint8 over the bus, without waiting for it
         return images.pin_memory().to(device, non_blocking=True)
     return images.to(device)
-
-
-def prefetch(
-    make: Callable[[int], _Made], items: Iterable[int], *, device: torch.device
-) -> Generator[_Made, None, None]:
-    """Yield make(item) in order from a thread, two items ahead, that ends with the iterator."""
-    enter = None
-    if device.type == "cuda":  # a new thread starts on the first GPU, whichever is this rank's
-        index = torch.cuda.current_device() if device.index is None else device.index
-        enter = partial(torch.cuda.set_device, index)
-    thread = ThreadPoolExecutor(1, thread_name_prefix="reid-prefetch", initializer=enter)
-    pending: deque[Future[_Made]] = deque()
-    try:
-        for item in items:
-            pending.append(thread.submit(make, item))
-            if len(pending) > _DEPTH:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        thread.shutdown(wait=True, cancel_futures=True)

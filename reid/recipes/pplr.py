@@ -214,7 +214,7 @@ _DEMO = replace(
         steps_per_round=60,
         eval_every_rounds=1,
         norm_group=None,
-        dbscan=DBSCANConfig(k1=20, eps=0.6),
+        dbscan=DBSCANConfig(k1=12, k2=4, eps=0.55),
     ),
     last_stride=1,  # a map of 4 rows: there are 3 parts
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cluster.group import GroupPool
+from cluster.group import Clock, GroupPool
 from jobs import plan
 from jobs.benchmark import main
 from jobs.benchmarks import scale, scale_stages
@@ -19,6 +19,7 @@ from jobs.planning import rates, work
 from jobs.planning.rates import Factor, PowerLaw
 from jobs.planning.words import duration
 from reid.clustering import BLOCK, hierarchical_kmeans, kmeans, nearest_neighbors, split
+from reid.clustering.codes import coded_rows
 from reid.clustering.lloyd import lloyd
 from reid.clustering.parallel import parallel_seeds
 from reid.clustering.seeding import greedy_seeds
@@ -126,7 +127,8 @@ def test_counts_are_those_of_actors() -> None:
     features = rows_of(1500)
     counted = CountedPool(features, 1)
     star: Any = Telegraph()
-    group = GroupPool(split(features, 1).shards[0], star, num_rows=1500, num_features=16)
+    shard = split(features, 1).shards[0]
+    group = GroupPool(shard, star, Clock(), num_rows=1500, num_features=16)
     for pool in (counted, group):
         kmeans(pool, 20, seed=0, max_iterations=3)
         nearest_neighbors(pool, 5)
@@ -183,6 +185,16 @@ def test_neighbours_send_as_many_messages_and_bytes_as_planned(num_shards: int) 
 
 
 # What is measured
+
+
+def test_codes_are_made_each_time_they_are_measured() -> None:
+    run = Run(pool=CountedPool(rows_of(2000), 2))
+    size = Size(num_rows=2000, num_features=16, num_shards=2)
+    made = []
+    for _ in range(2):
+        measured("codes", run, size)
+        made.append([coded_rows(shard) for shard in run.pool.shards])
+    assert all(before is not after for before, after in zip(*made, strict=True))
 
 
 def test_the_search_is_no_part_of_the_jaccard_stage() -> None:

@@ -1,7 +1,7 @@
 """A world small enough to train on in a second, and hooks that label it in this process."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,25 +134,19 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
 NAMES = {"source": "a", "target": "b"}
 
 
+def tiny(config: RunConfig) -> RunConfig:
+    """Return a run for the tiny world."""
+    of_some = {"num_clusters": 8, "dbscan": TINY_DBSCAN, "num_parts": 2}
+    of_some |= {"k1": 6, "k2": 2, "min_samples": 2, "eps_share": 0.03}
+    names = {field.name for field in fields(config)}
+    return replace(config, **TINY, **{k: v for k, v in of_some.items() if k in names})
+
+
 @pytest.fixture(scope="session")
 def tiny_configs() -> dict[str, RunConfig]:
-    adapted = {**TINY, "num_clusters": 8}
-    return {
-        "source": replace(RUNS["source-demo"], **TINY),
-        "core_reid_v2": replace(RUNS["core_reid_v2-demo"], **adapted),
-        "core_reid_v1": replace(RUNS["core_reid_v1-demo"], **adapted),
-        "lf2": replace(RUNS["lf2-demo"], **adapted),
-        "mean_teacher": replace(RUNS["mean_teacher-demo"], **adapted),
-        "mmt": replace(RUNS["mmt-demo"], **adapted),
-        "mmt_dbscan": replace(
-            RUNS["mmt-dbscan-demo"], **TINY, k1=6, k2=2, min_samples=2, eps_share=0.03
-        ),
-        "inclr": replace(RUNS["inclr-demo"], **adapted, dbscan=TINY_DBSCAN, max_clusters=32),
-        "spcl": replace(RUNS["spcl-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "spcl_usl": replace(RUNS["spcl_usl-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "cluster_contrast": replace(RUNS["cluster_contrast-demo"], **TINY, dbscan=TINY_DBSCAN),
-        "pplr": replace(RUNS["pplr-demo"], **TINY, dbscan=TINY_DBSCAN, num_parts=2),
-    }
+    """Return every demo run, for the tiny world: that of "mmt-dbscan-demo" is "mmt_dbscan"."""
+    demos = {name: run for name, run in RUNS.items() if name.endswith("-demo")}
+    return {name.removesuffix("-demo").replace("-", "_"): tiny(run) for name, run in demos.items()}
 
 
 @pytest.fixture(scope="session")

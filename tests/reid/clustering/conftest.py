@@ -37,12 +37,12 @@ def brute_dist_sq() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def small_blocks() -> Iterator[None]:
-    """Make blocks of 4 rows and tiles of 4 or 5, so that small tables cross their edges."""
+    """Make blocks of 3 rows and tiles of 2 to 5, so that small tables cross their edges."""
     sizes = [
-        (4, "BLOCK", ["shards"]),
-        (4, "TILE", ["pairs", "search"]),
+        (3, "BLOCK", ["shards"]),
+        (3, "TILE", ["pairs", "search"]),
         (5, "TILE", ["distance", "assignment", "seed_candidates", "warm"]),
-        (3, "PIECE", ["products", "search"]),
+        (2, "PIECE", ["products", "search"]),
         (3, "_TILE", ["scores"]),
     ]
     with pytest.MonkeyPatch.context() as patch:

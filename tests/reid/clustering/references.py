@@ -24,6 +24,21 @@ def dense(distance: sparse.csr_array, *, missing: float = 1.0) -> np.ndarray:
     return full
 
 
+def stored(distance: np.ndarray) -> sparse.csr_array:
+    """Return the distances below 1, zeros included."""
+    where = np.nonzero(distance < 1)
+    return sparse.csr_array((distance[where], where), distance.shape)
+
+
+def made_distance(num_rows: int, *, seed: int) -> np.ndarray:
+    """Return distances in 0..1 with clusters that a small change of radius breaks."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    points = rng.normal(size=(num_rows // 12, 3))[rng.integers(num_rows // 12, size=num_rows)]
+    points = points + 0.25 * rng.normal(size=points.shape)
+    distance = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
+    return np.minimum(distance, 1).astype(np.float32)
+
+
 def partition(labels: np.ndarray) -> np.ndarray:
     """Return labels renamed by first appearance."""
     _, first, names = np.unique(labels, return_index=True, return_inverse=True)

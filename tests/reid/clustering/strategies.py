@@ -31,15 +31,16 @@ def tables(
     min_rows: int = 1,
     max_rows: int = 24,
     max_features: int = 4,
+    kinds: int = 6,
     offsets: Sequence[int] = (0, 0, 500),
 ) -> np.ndarray:
     """Return rows (N,D) of small whole numbers times a power of two: sums and squares are exact.
 
-    Either a few different rows, each many times, or rows of their own that may be equal.
+    Either a few `kinds` of rows, each many times, or rows of their own that may be equal.
     """
     num_rows = draw(st.integers(min_rows, max_rows))
     num_features = draw(st.integers(1, max_features))
-    num_made = draw(st.one_of(st.integers(1, 6), st.just(num_rows)))
+    num_made = draw(st.one_of(st.integers(1, kinds), st.just(num_rows)))
     rows = draw(arrays(np.int64, (num_made, num_features), elements=st.integers(-3, 3)))
     if num_made != num_rows:
         rows = rows[draw(arrays(np.int64, num_rows, elements=st.integers(0, num_made - 1)))]
@@ -82,7 +83,8 @@ def distances(draw: st.DrawFn, *, max_rows: int = 40, symmetric: bool = False) -
     num_rows = draw(st.integers(1, max_rows))
     tenths = np.full((num_rows, num_rows), -1)
     if draw(st.booleans()):
-        place = draw(arrays(np.int64, num_rows, elements=st.integers(0, 2 * num_rows)))
+        length = num_rows * draw(st.sampled_from([1, 2, 3]))
+        place = draw(arrays(np.int64, num_rows, elements=st.integers(0, length)))
         apart = np.abs(place[:, None] - place)
         tenths = np.where(apart < 10, apart, -1)
     else:

@@ -7,12 +7,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.cluster import DBSCAN
 
-from reid.clustering import dbscan, reliability, self_paced_labels
-from tests.reid.clustering.references import alone, dense, partition
-from tests.reid.clustering.strategies import distances, labels
+from reid.clustering import dbscan, jaccard_distance, reliability, self_paced_labels, split
+from reid.clustering.density import DBSCANConfig, jaccard_dbscan
+from tests.reid.clustering.references import alone, dense, made_distance, partition, stored
+from tests.reid.clustering.strategies import distances, labels, one_pool, tables
 
 radii = st.integers(1, 12).map(lambda tenths: tenths / 10)
 sample_counts = st.integers(1, 5)
+many_clusters = st.integers(0, 2**20).map(lambda seed: stored(made_distance(200, seed=seed)))
 
 
 def theirs(distance: sparse.csr_array, eps: float, min_samples: int) -> np.ndarray:
@@ -34,6 +36,31 @@ def test_the_labels_are_scikit_learns(
     ours = dbscan(distance, eps=eps, min_samples=min_samples)
     np.testing.assert_array_equal(ours, theirs(distance, eps, min_samples))
     assert (before != distance).nnz == 0
+
+
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
+@pytest.mark.usefixtures("small_blocks")
+@settings(max_examples=40)
+@given(
+    rows=tables(),
+    shards=one_pool,
+    k1=st.integers(1, 12),
+    eps=st.sampled_from([0.2, 1 / 3, 0.5, 0.6, 2 / 3]),  # some of them are distances
+    min_samples=sample_counts,
+)
+def test_labels_of_a_round_are_those_of_all_distances(
+    rows: np.ndarray, shards: tuple[int], k1: int, eps: float, min_samples: int
+) -> None:
+    k2 = min(k1, 3)
+    config = DBSCANConfig(k1=k1, k2=k2, eps=eps, min_samples=min_samples)
+    found = jaccard_dbscan(split(rows, *shards), config)
+    expected = theirs(jaccard_distance(rows, k1=k1, k2=k2), eps, min_samples)
+    np.testing.assert_array_equal(found.labels, expected)
+    means = [rows[expected == c].mean(axis=0, dtype=np.float64) for c in range(found.num_clusters)]
+    assert found.num_clusters == expected.max() + 1
+    np.testing.assert_array_equal(
+        found.centers, np.array(means, np.float32).reshape(-1, rows[0].size)
+    )
 
 
 def far(distance: sparse.csr_array) -> np.ndarray:
@@ -95,13 +122,13 @@ def by_the_book(
     return final, threshold
 
 
-@settings(max_examples=100)
+@settings(max_examples=150)
 @given(
-    distance=distances(symmetric=True),
-    eps=radii,
-    gap=st.sampled_from([0.0, 0.3, 0.5, 0.9]),
+    distance=st.one_of(distances(symmetric=True), many_clusters),
+    eps=st.sampled_from([0.2, 0.3, 0.35, 0.4, 0.6, 1.1]),
+    gap=st.sampled_from([0.0, 0.12, 0.3, 0.9]),
     min_samples=st.integers(1, 4),
-    threshold=st.sampled_from([None, None, 0.3, 0.7, 1.0]),
+    threshold=st.sampled_from([None, None, None, 0.3, 0.7, 1.0]),
 )
 def test_self_paced_labels_are_those_of_the_book(
     distance: sparse.csr_array, eps: float, gap: float, min_samples: int, threshold: float | None

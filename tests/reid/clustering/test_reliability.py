@@ -8,28 +8,9 @@ from scipy import sparse
 from sklearn.cluster import DBSCAN
 
 from reid.clustering import reliability, self_paced_labels
-from tests.reid.clustering.references import partition
+from tests.reid.clustering.references import made_distance, partition, stored
 
 Golden = Callable[[str], dict[str, np.ndarray]]
-
-
-def generator(seed: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(seed))
-
-
-def stored(distance: np.ndarray) -> sparse.csr_array:
-    """Return the distances below 1, zeros included."""
-    where = np.nonzero(distance < 1)
-    return sparse.csr_array((distance[where], where), distance.shape)
-
-
-def made_distance(num_rows: int, *, seed: int) -> np.ndarray:
-    """Return distances in 0..1 with clusters that a small change of radius breaks."""
-    rng = generator(seed)
-    points = rng.normal(size=(num_rows // 12, 3))[rng.integers(num_rows // 12, size=num_rows)]
-    points = points + 0.25 * rng.normal(size=points.shape)
-    distance = np.sqrt(((points[:, None] - points) ** 2).sum(axis=2))
-    return np.minimum(distance, 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

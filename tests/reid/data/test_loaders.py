@@ -1,7 +1,6 @@
 """Which loader a run takes."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from PIL import Image
 from reid.data import AugmentConfig, Draw, Table, loaders, open_pixels, torch_loader
 from reid.data.dali_loader import dali_loader
 from reid.data.encoded_store import EncodedStore
+from reid.data.prefetch import Loader
+from reid.data.steps import Plan
 
 N, SIZE = 8, {"height": 16, "width": 8}
 DRAWS = [Draw(name="all", table="target", labels="global", num_identities=2, num_instances=2)]
@@ -33,18 +34,17 @@ def tables(store: Any) -> dict[str, Table]:
     return {"target": Table(store=store, camid=np.zeros(N, dtype=np.int64), labels={})}
 
 
-def busy(milliseconds: float) -> Any:
+def busy(milliseconds: float) -> Loader:
     """Return a loader whose every step takes so much processor time."""
 
-    def load(tables: Any, draws: Any, *, steps: range, **_: Any) -> Iterator[dict[str, Any]]:
-        assert [draw.labels for draw in draws] == [None]
-        for _step in steps:
-            until = time.process_time() + milliseconds / 1e3
-            while time.process_time() < until:
-                pass
-            yield {}
+    def images(plan: Plan, *_: Any) -> list[torch.Tensor]:
+        assert plan.spec.labels is None
+        until = time.process_time() + milliseconds / 1e3
+        while time.process_time() < until:
+            pass
+        return [torch.zeros(len(plan.rows), 3, 16, 8)]
 
-    return load
+    return Loader(images)
 
 
 @pytest.mark.parametrize(("torch_ms", "dali_ms", "wanted"), [(8, 2, "dali"), (2, 8, "torch")])

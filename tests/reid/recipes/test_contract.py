@@ -1,140 +1,33 @@
 """What every recipe owes the loop: `check_recipe`, over all methods and their variants."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
-from reid.checkpoint import from_bytes, to_bytes
-from reid.data import normalise, torch_loader
 from reid.data.datasets import DATASETS
-from reid.fit import fit
 from reid.models import ema_copy
-from reid.override import config_hash, flatten
-from reid.recipes import METHODS, RUNS, restore
-from reid.recipes.contract import OptimConfig, Recipe, RunConfig, check_teacher, round_seed
+from reid.recipes import METHODS, RUNS, method_of
+from reid.recipes.contract import OptimConfig, RunConfig, check_teacher, round_seed
 from reid.recipes.core_reid_v2 import CoreReIDV2Config
 
 CPU = torch.device("cpu")
 CORE_VARIANTS = [(f, b) for f in ("released", "trained") for b in ("three", "shared")]
 
 
-def check_recipe(
-    config: RunConfig, *, world, make_recipe: Callable[[RunConfig], Recipe], make_hooks
-) -> None:
-    """Assert what the loop relies on, by training a recipe twice for one short round."""
-    first, hooks = _train(config, world, make_recipe, make_hooks)
-    second, _ = _train(config, world, make_recipe, make_hooks)
-    _check_losses(hooks.reports)
-    _check_labels(first, hooks.labellings, num_rows=len(world.tables["target"].store))
-    _assert_same(first.networks.state_dict(), second.networks.state_dict())
-    _check_gradients(second, _batches(second, world, hooks.labellings))
-    _check_outputs(first, world)
-    _check_state(first, hooks)
+@pytest.mark.parametrize("demo", [name for name in RUNS if name.endswith("-demo")])
+def test_recipe(demo, tiny_configs, check_recipe):
+    check_recipe(tiny_configs[demo.removesuffix("-demo").replace("-", "_")])
 
 
-def _train(config, world, make_recipe, make_hooks):
-    config = replace(config, num_rounds=1, steps_per_round=2)
-    recipe, hooks = make_recipe(config), make_hooks(keep_at=[(1, 0)])
-    fit(recipe, world.tables, test=world.test, hooks=hooks, device=CPU)
-    return recipe, hooks
-
-
-def _batches(recipe, world, labellings) -> Iterator:
-    tables = dict(world.tables)
-    if labellings:
-        found = labellings[0].labels
-        labels = {name: of for view in found for name, of in found[view].named(view).items()}
-        tables["target"] = replace(tables["target"], labels=labels)
-    config = recipe.config
-    steps = {"seed": config.seed, "round": 0, "steps": range(1), "device": CPU}
-    return next(torch_loader(tables, recipe.draws, augment=config.augment, **steps))
-
-
-def _check_losses(reports) -> None:
-    terms = {name: value for r in reports for name, value in r.series.items() if name != "lr"}
-    assert terms
-    for name, values in terms.items():
-        assert len(values) == 2
-        assert all(math.isfinite(value) and value > 0 for value in values), name
-
-
-def _check_labels(recipe, labellings, *, num_rows: int) -> None:
-    assert len(labellings) == bool(recipe.views)
-    for labelling in labellings:
-        assert set(labelling.labels) <= set(recipe.views)
-        for value in labelling.labels.values():
-            assert value.labels.shape == (num_rows,)
-            assert len(np.unique(value.labels)) > 1
-            assert value.labels.max() < value.num_clusters
-
-
-def _check_gradients(recipe, batches) -> None:
-    """Every weight that wants a gradient gets one (DDP fails otherwise), a teacher none."""
-    recipe.networks.train()
-    recipe.student.zero_grad(set_to_none=True)
-    sum(recipe.losses(batches).values()).backward()
-    for name, value in recipe.student.named_parameters():
-        if value.requires_grad:
-            assert value.grad is not None, name
-            assert torch.isfinite(value.grad).all(), name
-        else:
-            assert value.grad is None, name
-    trained = {id(value) for value in recipe.student.parameters()}
-    others = [value for value in recipe.networks.parameters() if id(value) not in trained]
-    assert not any(value.requires_grad or value.grad is not None for value in others)
-    assert bool(others) == ("teacher" in recipe.networks)
-
-
-def _check_outputs(recipe, world) -> None:
-    recipe.networks.eval()
-    pixels = torch.from_numpy(world.tables["target"].store.read(np.arange(6)))
-    images = normalise(pixels)
-    with torch.no_grad():
-        outputs = {**recipe.features(images), "embed": recipe.embed(images)}
-        mirrored = {**recipe.features(images.flip(3)), "embed": recipe.embed(images.flip(3))}
-    assert tuple(outputs) == (*recipe.views, "embed")
-    for name, value in outputs.items():
-        torch.testing.assert_close(value.norm(dim=1), torch.ones(6))
-        torch.testing.assert_close(mirrored[name], value, rtol=1e-4, atol=1e-5)
-
-
-def _check_state(recipe, hooks) -> None:
-    assert hooks.saved_at == [(1, 0)]
-    state = from_bytes(hooks.states[0], name="memory")
-    _assert_same(state.networks, recipe.networks.state_dict())
-    assert state.config == flatten(recipe.config)
-    assert state.config_hash == config_hash(recipe.config)
-    _assert_same(restore(state).networks.state_dict(), recipe.networks.state_dict())
-    again = from_bytes(to_bytes(state), name="memory")
-    _assert_same(again.networks, state.networks)
-
-
-def _assert_same(first: Mapping, second: Mapping) -> None:
-    assert first.keys() == second.keys()
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        *("source", "mean_teacher", "spcl", "spcl_usl", "cluster_contrast", "pplr"),
-        *("mmt", "mmt_dbscan", "inclr"),
-    ],
-)
-def test_recipe(method, tiny_configs, tiny_world, make_recipe, make_hooks):
-    check_recipe(
-        tiny_configs[method], world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks
-    )
+def test_every_method_has_a_demo_run():
+    methods = {method_of(run) for name, run in RUNS.items() if name.endswith("-demo")}
+    assert methods == METHODS.keys()
 
 
 @pytest.mark.parametrize(("fusion", "batches"), CORE_VARIANTS)
-def test_core_reid_v2(fusion, batches, tiny_configs, tiny_world, make_recipe, make_hooks):
-    config = replace(tiny_configs["core_reid_v2"], fusion=fusion, batches=batches)
-    check_recipe(config, world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks)
+def test_core_reid_v2(fusion, batches, tiny_configs, check_recipe):
+    check_recipe(replace(tiny_configs["core_reid_v2"], fusion=fusion, batches=batches))
 
 
 @pytest.mark.parametrize(
@@ -144,17 +37,15 @@ def test_core_reid_v2(fusion, batches, tiny_configs, tiny_world, make_recipe, ma
         ("pplr", {"camera_weight": 0.5, "norm_group": 4, "aals_from": 0}),
         ("mmt", {"norm_group": 4, "mining": "local", "inference": "second"}),
         ("inclr", {"cluster": "kmeans", "credibility": "external", "aals_from": 0}),
-        ("core_reid_v1", {}),
+        ("spcl", {"centroids": "mean", "norm_group": 4, "self_paced": False}),
         ("core_reid_v1", {"fusion": "trained", "batches": "three"}),
-        ("lf2", {}),
         ("core_reid_v1", {"ecab": False, "fusion": "trained"}),
         ("lf2", {"fusion": "none"}),
         ("lf2", {"gate": "slides", "fusion": "trained", "batches": "three"}),
     ],
 )
-def test_variants(method, changes, tiny_configs, tiny_world, make_recipe, make_hooks):
-    config = replace(tiny_configs[method], **changes)
-    check_recipe(config, world=tiny_world, make_recipe=make_recipe, make_hooks=make_hooks)
+def test_variants(method, changes, tiny_configs, check_recipe):
+    check_recipe(replace(tiny_configs[method], **changes))
 
 
 @pytest.mark.parametrize(
@@ -167,11 +58,11 @@ def test_variants(method, changes, tiny_configs, tiny_world, make_recipe, make_h
     ],
 )
 def test_attention_and_fusion_learn_only_when_trained(
-    method, fusion, tiny_configs, tiny_world, make_recipe, make_hooks
+    method, fusion, tiny_configs, make_recipe, train
 ):
     config = replace(tiny_configs[method], fusion=fusion)
     before = ema_copy(make_recipe(config).student)
-    recipe, _ = _train(config, tiny_world, make_recipe, make_hooks)
+    recipe, _ = train(config)
     first = dict(before.named_parameters())
     moved = {
         name: not torch.equal(value, first[name])
