@@ -215,7 +215,7 @@ class INCLR:
         centers, scale = self.memory["centers"], config.accuracy_scale
         weights = accuracy_weights(_mean(features), _mean(taught), centers, scale=scale)
         if config.credibility == "external":
-            logits = [scale * F.normalize(rows) @ centers.T for rows in features]
+            logits = [_external(rows, centers, scale=scale) for rows in features]
         else:
             logits = [out.logits for out in students]
         weighted = total(weighted_cross_entropy(each, labels, weights) for each in logits)
@@ -232,6 +232,14 @@ class INCLR:
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
         follow_(self.teacher, self.student, step=step, ema_momentum=self.config.ema_momentum)
+
+
+def _external(
+    features: Float[Tensor, "B D"], centers: Float[Tensor, "K D"], *, scale: float
+) -> Float[Tensor, "B K"]:
+    """Return the logits of C_u, in full precision also under autocast."""
+    with torch.autocast(features.device.type, enabled=False):
+        return scale * F.normalize(features) @ centers.T
 
 
 def _mean(features: list[Tensor]) -> Float[Tensor, "B D"]:
