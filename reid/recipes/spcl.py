@@ -21,7 +21,6 @@ everywhere here; the released code does not mirror.
 """
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -197,11 +196,9 @@ class SpCL:
 
     def losses(self, batches: Mapping[str, Batch]) -> dict[str, Float[Tensor, ""]]:
         """Return the contrastive loss of each domain, all features through one forward."""
-        with ExitStack() as stack:
-            sizes = [len(batch.images) for batch in batches.values()]
-            if self.config.with_source:
-                stack.enter_context(domains(self.student, sizes))
-            images = torch.cat([batch.images for batch in batches.values()])
+        sizes = [len(batch.images) for batch in batches.values()]
+        images = torch.cat([batch.images for batch in batches.values()])
+        with domains(self.student, sizes):  # says nothing to a network of one domain
             features = F.normalize(self.student(images).embedding.float())
         rows = {"target": self.num_classes + batches["target"].index}
         if "source" in batches:
