@@ -94,6 +94,10 @@ class AugmentConfig:
             raise ValueError(f"pad={self.pad}: give pixels, 0 for no padding.")
 
 
+UNTINTED = AugmentConfig(pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0)
+"""Black borders and nothing grey: MMT, SpCL and the code that descends from them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AugmentParams:
     """Everything random about b images. A box is (top, left, height, width), empty for none.

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, ShardPool, jaccard_dbscan
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.memory import ClusterMemory
 from reid.models import GlobalNet, bidirectional_mean, convert_ghost_norm_
 from reid.recipes.contract import (
@@ -68,9 +68,7 @@ class ClusterContrastConfig(RunConfig):
     num_identities: int = 16
     num_instances: int = 16
     optim: OptimConfig = OptimConfig(milestones=(20, 40))
-    augment: AugmentConfig = AugmentConfig(
-        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
-    )
+    augment: AugmentConfig = UNTINTED
     eval_every_rounds: int = 10
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import ShardPool
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.models import (
     ECAB,
     BackboneName,
@@ -91,9 +91,7 @@ class LF2Config(RunConfig):
     num_identities: int = 16
     """identities in a batch, over all workers"""
     optim: OptimConfig = OptimConfig(optimizer_reset=True)
-    augment: AugmentConfig = AugmentConfig(
-        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
-    )
+    augment: AugmentConfig = UNTINTED
     ema_momentum: float = 0.999
     """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
     smoothing: float = 0.1

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
 from reid.dist import gather_batch, unwrap
 from reid.losses import soft_cross_entropy, soft_softmax_triplet
@@ -61,9 +61,7 @@ class MutualConfig(RunConfig):
     """the teacher that retrieval uses (published: the better one on the target's test labels)"""
     num_identities: int = 16
     optim: OptimConfig = OptimConfig(optimizer_reset=True)
-    augment: AugmentConfig = AugmentConfig(
-        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
-    )
+    augment: AugmentConfig = UNTINTED
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, ShardPool
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.dist import gather_batch, unwrap
 from reid.losses import softmax_triplet
 from reid.memory import RoundMemory
@@ -85,9 +85,7 @@ class PPLRConfig(RunConfig):
     num_rounds: int = 50
     num_identities: int = 16
     optim: OptimConfig = OptimConfig(milestones=(20, 40))
-    augment: AugmentConfig = AugmentConfig(
-        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
-    )
+    augment: AugmentConfig = UNTINTED
     eval_every_rounds: int = 5
 
     def __post_init__(self) -> None:

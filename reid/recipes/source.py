@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reid.clustering import ShardPool
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import BackboneName, GlobalNet, bidirectional_mean
@@ -140,9 +140,7 @@ def _lf2(source: str, target: str) -> SourceConfig:
         target=target,
         num_rounds=80,
         num_identities=16,
-        augment=AugmentConfig(
-            pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0, erasing=0.0
-        ),
+        augment=replace(UNTINTED, erasing=0.0),
         eval_every_rounds=5,
     )
 

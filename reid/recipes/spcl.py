@@ -37,7 +37,7 @@ from reid.clustering import (
     jaccard_distance,
     self_paced_labels,
 )
-from reid.data.augment import AugmentConfig
+from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw, ListDraw, Table
 from reid.dist import unwrap
 from reid.memory import HybridMemory
@@ -69,9 +69,7 @@ class SpCLConfig(RunConfig):
     num_rounds: int = 50
     num_identities: int = 16
     eval_every_rounds: int = 10
-    augment: AugmentConfig = AugmentConfig(
-        pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0
-    )
+    augment: AugmentConfig = UNTINTED
     optim: OptimConfig = OptimConfig(milestones=(20, 40))
     pooling: Literal["gap", "gem"] = "gap"
     temperature: float = 0.05
