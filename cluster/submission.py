@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -156,8 +156,8 @@ class Client:
         found = self.find(job_id)
         if found is None:
             raise ValueError(
-                f"{self.address} knows no job {job_id}; --list shows those it knows, which are gone "
-                "when its head was started anew"
+                f"{self.address} knows no job {job_id}; --list shows those it knows, which are gone"
+                " when its head was started anew"
             )
         return found
 
@@ -178,41 +178,60 @@ class Client:
 
         A connection that breaks is made again for `GIVE_UP_S` seconds.
         """
-        said, answered = 0, time.monotonic()
+        output, broken_since = _Output(say), 0.0
         while True:
             try:
-                said = asyncio.run(self._tail(job_id, say, said))
+                asyncio.run(self._tail(job_id, output))
                 state = self.state(job_id)
-                answered = time.monotonic()
-                if state.is_over:
-                    return state
             except (Unreachable, OSError, RuntimeError, _client_error()) as error:
-                if time.monotonic() - answered > GIVE_UP_S:
+                now = time.monotonic()
+                if not broken_since or output.last_s > broken_since:
+                    broken_since = now
+                if now - broken_since > GIVE_UP_S:
                     raise ValueError(
                         f"{self.address} has not answered for {GIVE_UP_S:.0f} s ({error}); the job "
                         f"may be running: look again with --status {job_id}"
                     ) from None
+                state = None
+                with suppress(Unreachable):
+                    state = self.state(job_id)  # its output may be lost with its node
+            if state is not None and state.is_over:
+                return state
             time.sleep(LOST_PAUSE_S)
 
-    async def _tail(self, job_id: str, say: Callable[[str], None], said: int) -> int:
-        """Say what is new of a job's output until it ends; return how much of it was said."""
-        seen = 0
-        lines = aiter(self._jobs.tail_job_logs(job_id))
-        try:
+    async def _tail(self, job_id: str, output: "_Output") -> None:
+        """Pass on a job's output from its beginning until it ends."""
+        output.again()
+        pieces = aiter(self._jobs.tail_job_logs(job_id))
+        with suppress(StopAsyncIteration):
             while True:
-                piece = asyncio.ensure_future(anext(lines))
+                piece = asyncio.ensure_future(anext(pieces))
                 while not (await asyncio.wait({piece}, timeout=SILENCE_S))[0]:
                     if (await asyncio.to_thread(self.state, job_id)).is_over:
                         piece.cancel()
-                        return said
-                text = piece.result()
-                new = text[max(0, said - seen) :]
-                seen += len(text)
-                if new:
-                    say(new)
-                    said = seen
-        except StopAsyncIteration:
-            return said
+                        return
+                output.take(piece.result())
+
+
+class _Output:
+    """What comes of a job, each part passed on once however often it is read from the start."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.last_s = 0.0
+        self._say, self._said, self._seen = say, 0, 0
+
+    def again(self) -> None:
+        """Expect the beginning."""
+        self._seen = 0
+
+    def take(self, text: str) -> None:
+        """Pass on what is new of the next piece."""
+        self.last_s = time.monotonic()
+        new = text[max(0, self._said - self._seen) :]
+        self._seen += len(text)
+        self._said = max(self._said, self._seen)
+        if new:
+            self._say(new)
 
 
 def dashboard_address(given: str | None) -> str:
