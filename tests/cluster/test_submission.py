@@ -145,6 +145,8 @@ def test_code_is_sent_without_data_tests_and_caches(tmp_path: Path) -> None:
         ("https://b/x?X-Amz-Signature=ab12&a=1", "https://b/x?X-Amz-Signature=***&a=1"),
         ("key AKIAABCDEFGHIJKLMNOP is", "key *** is"),
         ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("s3://bucket/a:b@c.jpg", "s3://bucket/a:b@c.jpg"),
+        ("http://host:8265/x@y", "http://host:8265/x@y"),
         ("runs/demo", "runs/demo"),
     ],
 )
