@@ -44,7 +44,7 @@ def test_places_with_credentials_are_refused_unsaid(option: str) -> None:
         files.is_file,
         files.names_in,
         lambda name: files.write(name, b"x"),
-        lambda name: checkpoints.read(name),
+        checkpoints.read,
         lambda name: Folder(name).write_json("a.json", {}),
     ],
 )
