@@ -155,7 +155,7 @@ FAULTS: list[tuple[Callable[[Config], None], str]] = [
     (put(TYPES, "train_spot", "min_workers", -1), "no count"),
     (put(TYPES, "train_spot", "resources", "GPU", 0.5), "no count"),
     (put(TYPES, "train_spot", "labels", "ray.io/market-type", "on-demand"), "market"),
-    (put(TYPES, "train_spot", "labels", "role", "trian"), "role trian"),
+    (put(TYPES, "train_spot", "labels", "role", "training"), "role training"),
     (put(TYPES, "cluster_cpu", "resources", "GPU", 1), "does not fit"),
     (put(TYPES, "head", "resources", "CPU", 8), "on the head"),
     (put(TYPES, "head", "node_config", "MetadataOptions", {"HttpTokens": "optional"}), "metadata"),

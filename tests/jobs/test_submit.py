@@ -74,7 +74,7 @@ def test_the_id_changes_with_a_default_of_the_config(monkeypatch: pytest.MonkeyP
         ("", "one of"),
         ("--list --stop x", "--list and --stop"),
         ("--list -- plan --images 5", "a job"),
-        ("-- trian x", "evaluate"),
+        ("-- training x", "evaluate"),
         ("--", "one of"),
         ("-- train core_reid_v2-demi", "did you mean 'core_reid_v2-demo'"),
         ("-- train core_reid_v2-demo", "--cluster.storage /shared/runs"),
