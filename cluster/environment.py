@@ -23,6 +23,10 @@ VARIABLES = {
 
 
 TOKEN_MODE = "RAY_AUTH_MODE"
+TOKEN_REMEDY = (
+    "put the cluster's token into ~/.ray/auth_token (chmod 600), or name its file in "
+    "RAY_AUTH_TOKEN_PATH, and leave RAY_AUTH_MODE unset or 'token'"
+)
 TOKEN_SOURCES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 

@@ -10,12 +10,13 @@ from functools import partial
 
 import ray
 import ray.train
+from ray.exceptions import AuthenticationError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig, named_values
 from cluster.controller import ToTracker
-from cluster.environment import keep_token_private, passed_on
+from cluster.environment import TOKEN_REMEDY, keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors, stop_actors
@@ -80,21 +81,29 @@ def submitted_to() -> str | None:
 
 @contextmanager
 def connected(where: ClusterConfig) -> Iterator[None]:
-    """Be connected to the run's cluster; a cluster that this starts ends with the block."""
+    """Be connected to the run's cluster; a cluster that this starts ends with the block.
+
+    ValueError when there is no cluster at the address, or it does not take the token.
+    """
     if ray.is_initialized():
         yield
         return
     address = where.address or submitted_to()
     if address is None:
         keep_token_private()
-    # "local" never joins a cluster that happens to run on this machine.
-    ray.init(
-        address=address or "local",
-        include_dashboard=False if address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": passed_on()},
-    )
+    try:
+        # "local" never joins a cluster that happens to run on this machine.
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": passed_on()},
+        )
+    except AuthenticationError:
+        raise ValueError(f"the Ray cluster asks for its token: {TOKEN_REMEDY}") from None
+    except ConnectionError as error:
+        raise ValueError(f"no Ray cluster answers at {address}: {error}") from None
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from cluster.environment import TOKEN_REMEDY
 from cluster.redaction import check_no_secrets
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -48,11 +49,6 @@ GIVE_UP_S = 300.0
 """how long a head that does not answer is asked again while a job is followed"""
 SILENCE_S = 20.0
 """after so long without a line the status is asked for: the connection may be dead"""
-
-TOKEN_REMEDY = (
-    "put the cluster's token into ~/.ray/auth_token (chmod 600), or name its file in "
-    "RAY_AUTH_TOKEN_PATH, and leave RAY_AUTH_MODE unset or 'token'"
-)
 
 
 class Unreachable(ValueError):  # noqa: N818 (a state)
