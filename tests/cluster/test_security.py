@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "c0ffee" * 10
-START_S = 240.0
+START_S = 400.0
 SEVERAL = """
 import contextlib, io, json, sys
 from jobs.submit import main
