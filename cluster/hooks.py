@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster import checkpoints, labels
+from cluster import checkpoints, labels, metrics
 from cluster.links import Link
 from cluster.storage import Folder
 from reid import dist
@@ -92,6 +92,7 @@ class RunHooks:
                 "seconds": report.seconds,
             }
             (self.run / "history").write_json(f"step={report.first_step:08d}.json", kept)
+            metrics.show_report(report, run=self.run.name)
         self.link.report(report)
 
     def save(self, state: RunState) -> None:

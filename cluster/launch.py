@@ -10,17 +10,21 @@ from functools import partial
 
 import ray
 import ray.train
+from ray.exceptions import AuthenticationError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, named_values
 from cluster.controller import ToTracker
-from cluster.environment import VARIABLES
+from cluster.environment import TOKEN_REMEDY, keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors, stop_actors
 from cluster.tracking import Tracker
 from cluster.worker import Job, work
+
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""set in drivers that Ray's Jobs API started"""
 
 
 def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
@@ -40,6 +44,7 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
         job.num_shards,
         num_cpus=job.where.cpus_per_shard,
         num_gpus=job.where.gpus_per_shard,
+        labels=named_values(job.where.pool_labels, option="pool_labels"),
         max_restarts=-1,
         timeout_s=job.where.start_timeout_s,
     )
@@ -69,29 +74,54 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
+def submitted_to() -> str | None:
+    """Return the address of the cluster whose Jobs API started this process, if one did."""
+    return os.environ.get("RAY_ADDRESS") if SUBMITTED in os.environ else None
+
+
 @contextmanager
 def connected(where: ClusterConfig) -> Iterator[None]:
-    """Be connected to the run's cluster; a cluster that this starts ends with the block."""
+    """Be connected to the run's cluster; a cluster that this starts ends with the block.
+
+    ValueError when there is no cluster at the address, or it does not take the token.
+    """
     if ray.is_initialized():
         yield
         return
-    # "local" never joins a cluster that happens to run on this machine.
-    ray.init(
-        address=where.address or "local",
-        include_dashboard=False if where.address is None else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env={"env_vars": VARIABLES},
-    )
+    address = where.address or submitted_to()
+    if address is None:
+        keep_token_private()
+    try:
+        # "local" never joins a cluster that happens to run on this machine.
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": passed_on()},
+        )
+    except AuthenticationError:
+        raise ValueError(f"the Ray cluster asks for its token: {TOKEN_REMEDY}") from None
+    except ConnectionError as error:
+        raise ValueError(f"no Ray cluster answers at {address}: {error}") from None
     try:
         yield
     finally:
         ray.shutdown()
 
 
+def reachable_resources() -> dict[str, float]:
+    """Return what the cluster has, or will have when it has grown to its largest."""
+    from ray._private.state import state  # Ray Train asks here too: nothing public tells
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    have: dict[str, float] = dict(ray.cluster_resources())
+    return {name: max(have.get(name, 0.0), float(most.get(name, 0))) for name in {*have, *most}}
+
+
 def check_resources(where: ClusterConfig) -> None:
     """Refuse, with ValueError, a run that reserves more than the cluster has and would hang."""
-    have = ray.cluster_resources()
+    have = reachable_resources()
     for name, needed, options in (
         ("CPU", where.needed_cpus, "--cluster.cpus-per-worker or --cluster.cpus-per-shard"),
         ("GPU", where.needed_gpus, "--cluster.gpus-per-shard, or --cluster.no-use-gpu"),
@@ -118,6 +148,7 @@ def _trainer(job: Job, link: RayLink, tracker: Tracker) -> TorchTrainer:
         scaling_config=ray.train.ScalingConfig(
             num_workers=where.num_workers,
             use_gpu=where.use_gpu,
+            label_selector=named_values(where.train_labels, option="train_labels") or None,
             resources_per_worker={
                 "CPU": where.cpus_per_worker,
                 **({"GPU": 1} if where.use_gpu else {}),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.redaction import redacted
 from reid.types import Report
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def start(
     client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
-    key = run_key.replace("'", "%27")  # MLflow's filters know no escape
+    key = redacted(run_key).replace("'", "%27")  # MLflow's filters know no escape
     runs = client.search_runs(
         [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1
     )
@@ -105,10 +106,11 @@ def start(
         run_id = runs[0].info.run_id
         client.update_run(run_id, status="RUNNING")
     else:
-        tags = {RUN_KEY: key, "reid.version": "0.1.0", **tags}
+        shown = {name: redacted(value) for name, value in tags.items()}
+        tags = {RUN_KEY: key, "reid.version": "0.1.0", **shown}
         run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     # Sent again to a found run: it may have been killed before it had them all.
-    rows = [Param(key, str(value)[:PARAM_CHARS]) for key, value in params.items()]
+    rows = [Param(key, redacted(str(value))[:PARAM_CHARS]) for key, value in params.items()]
     for begin in range(0, len(rows), BATCH_PARAMS):
         client.log_batch(run_id, params=rows[begin : begin + BATCH_PARAMS])
     return Tracker(uri=uri, run_id=run_id)

@@ -287,6 +287,11 @@ def test_more_actors_than_the_cluster_holds(ray_cluster: str) -> None:
         start_actors(1, num_cpus=1000, timeout_s=1)
 
 
+def test_actors_wait_for_nodes_of_their_labels(ray_cluster: str) -> None:
+    with pytest.raises(TimeoutError, match=r"0 of 1 .* on nodes labelled role=nowhere,"):
+        start_actors(1, num_cpus=0.1, labels={"role": "nowhere"}, timeout_s=3)
+
+
 def test_an_actor_replaces_the_rows_of_another_token() -> None:
     actor = ShardActor()
     bounds = (1024, 1028)
