@@ -115,13 +115,15 @@ class RunHooks:
             device=self.device,
             progress=lambda done, total: self.progress("extract", done, total),
         )
-        seconds = {"extract": time.perf_counter() - started}
+        extracted = time.perf_counter()
+        seconds = {"extract": extracted - started}
 
         def solve(pools: Mapping[str, ShardPool]) -> None:
             self.progress("cluster", 0, 1)
             started = time.perf_counter()
             found = _clustered(recipe, pools, round=round)
             clustered = time.perf_counter()
+            seconds["exchange"] = started - extracted  # and waiting for the slowest rank
             figures = self._health(found, pools, round=round)
             seconds["cluster"] = clustered - started
             seconds["health"] = time.perf_counter() - clustered

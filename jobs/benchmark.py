@@ -3,11 +3,9 @@
     python -m jobs.benchmark demo --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
     python -m jobs.benchmark clustering [--json FILE]
-<<<<<<< HEAD
     python -m jobs.benchmark messaging [--json FILE]
-=======
     python -m jobs.benchmark scale [--json FILE]
->>>>>>> 255a252eb01017a75d64e17c154104577389b7a8
+    python -m jobs.benchmark workers [--json FILE]
 
 `--help` after a name lists its options.
 """

@@ -1,0 +1,180 @@
+"""What runs on the made hosts: Ray as the launcher starts it, object storage, an MLflow server."""
+
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tests.hosts.network import Host, Network, wait_for
+
+REPOSITORY = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+BUCKET = "s3://bucket"
+S3_PORT, MLFLOW_PORT, RAY_PORT = 9000, 5000, 6379
+CPUS = 2
+"""as reserved: all hosts share the cores of this machine"""
+
+
+class Service:
+    """A server on a host, which can go away and come back with what it keeps on disk."""
+
+    def __init__(
+        self, host: Host, command: list[str], *, environment: Mapping[str, str], port: int, name: str
+    ) -> None:
+        """Start it."""
+        self.host, self.command, self.port = host, command, port
+        self.environment, self.name = environment, name
+        self.start()
+
+    def start(self) -> None:
+        """Start it."""
+        with open(self.host.folder / f"{self.name}.log", "a", encoding="utf-8") as log:
+            self.process = self.host.start(*self.command, environment=self.environment, log=log)
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+        wait_for(f"{self.name} answers", self._answers, seconds=300)
+
+    def kill(self) -> None:
+        """Kill it and all it started."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _answers(self) -> bool:
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.name} ended; look at {self.host.folder}/{self.name}.log")
+        probe = f"import socket; socket.create_connection(('{self.host.address}', {self.port}), 2)"
+        try:
+            self.host.run(sys.executable, "-c", probe)
+        except RuntimeError:
+            return False
+        return True
+
+
+class Machines:
+    """Three hosts with Ray, and the servers of the first."""
+
+    def __init__(self, folder: Path, *, disk_mb: int) -> None:
+        """Boot and start everything."""
+        self.folder = folder
+        self.network = Network(folder, disk_mb=disk_mb)
+        self.head, *self.workers = self.network.hosts.values()
+        try:
+            (folder / "token").write_text(secrets.token_hex(32))
+            (folder / "token").chmod(0o600)
+            (folder / "objects" / "bucket").mkdir(parents=True)
+            self.s3 = self._serve_objects()
+            self.mlflow = self._serve_mlflow()
+            self.start_ray(self.head)
+            with ThreadPoolExecutor() as threads:
+                list(threads.map(self.start_ray, self.workers))
+            wait_for("three hosts in the cluster", lambda: len(self.nodes()) == 3, seconds=120)
+            self.s3.wait()
+            self.mlflow.wait()
+        except BaseException:
+            self.end()
+            raise
+
+    def environment(self, host: Host) -> dict[str, str]:
+        """Return the environment of everything on a host."""
+        kept = {key: os.environ[key] for key in ("LANG", "PYTHONDONTWRITEBYTECODE") if key in os.environ}
+        return {
+            **kept,
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "HOME": str(host.folder / "home"),
+            "PYTHONPATH": str(REPOSITORY),
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
+            "AWS_ENDPOINT_URL": f"http://{self.head.name}:{S3_PORT}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for what is not used here
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            "RAY_worker_niceness": "0",
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+
+    def run(self, *command: str, on: Host | None = None, timeout_s: float = 300) -> str:
+        """Run a command on a host, the head if none is named, and return what it prints."""
+        host = on or self.head
+        return host.run(*command, environment=self.environment(host), timeout_s=timeout_s)
+
+    def start_ray(self, host: Host) -> None:
+        """Start Ray on a host, as the launcher does when it sets one up."""
+        for command in self.start_commands(host):
+            self.run("sh", "-c", command, on=host)
+
+    def start_commands(self, host: Host) -> list[str]:
+        """Return the shell commands that start Ray on a host."""
+        if host is self.head:
+            options = f"--head --port={RAY_PORT} --dashboard-host=127.0.0.1"
+        else:
+            options = f"--address={self.head.address}:{RAY_PORT}"
+        labels = "pool=head" if host is self.head else f"pool=train,host={host.name}"
+        memory = 200 << 20
+        return [
+            f"ray start {options} --num-cpus={CPUS} --num-gpus=0 --labels={labels} "
+            f"--object-store-memory={memory} --disable-usage-stats"
+        ]
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """Return the hosts that are part of the cluster."""
+        return [node for node in self.state("nodes") if node["state"] == "ALIVE"]
+
+    def state(self, what: str) -> list[dict[str, Any]]:
+        """Return what Ray's state API lists of `nodes`, `actors`, `placement-groups`, `jobs`."""
+        listed = self.run("ray", "list", what, "--format=json", "--limit=1000", "--detail")
+        found: list[dict[str, Any]] = json.loads(listed)
+        return found
+
+    def object_path(self, key: str) -> Path:
+        """Return where the S3 server keeps an object of the bucket."""
+        return self.folder / "objects" / "bucket" / quote(key, safe="")
+
+    def objects(self, prefix: str) -> list[str]:
+        """Return the keys in the bucket that begin so."""
+        from urllib.parse import unquote
+
+        names = os.listdir(self.folder / "objects" / "bucket")
+        keys = [unquote(name) for name in names if name != ".part"]
+        return sorted(key for key in keys if key.startswith(prefix))
+
+    def _serve_objects(self) -> Service:
+        server = str(REPOSITORY / "tests" / "s3_server.py")
+        command = [sys.executable, server, str(S3_PORT), str(self.folder / "objects")]
+        return Service(
+            self.head, [*command, self.head.address],
+            environment=self.environment(self.head), port=S3_PORT, name="s3",
+        )  # fmt: skip
+
+    def _serve_mlflow(self) -> Service:
+        command = [
+            str(BIN / "mlflow"), "server", f"--host={self.head.address}", f"--port={MLFLOW_PORT}",
+            f"--backend-store-uri=sqlite:///{self.folder}/mlflow.db",
+            f"--artifacts-destination={self.folder}/artifacts", "--workers=1",
+            f"--allowed-hosts=head:{MLFLOW_PORT}",
+        ]  # fmt: skip
+        return Service(
+            self.head, command,
+            environment=self.environment(self.head), port=MLFLOW_PORT, name="mlflow",
+        )  # fmt: skip
+
+    @property
+    def tracking_uri(self) -> str:
+        """The MLflow server's address."""
+        return f"http://{self.head.name}:{MLFLOW_PORT}"
+
+    def end(self) -> None:
+        """Kill everything."""
+        self.network.end()
