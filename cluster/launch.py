@@ -15,12 +15,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig
 from cluster.controller import ToTracker
-from cluster.environment import VARIABLES
+from cluster.environment import keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors, stop_actors
 from cluster.tracking import Tracker
 from cluster.worker import Job, work
+
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""set in drivers that Ray's Jobs API started"""
 
 
 def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
@@ -69,19 +72,27 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
 
 
+def submitted_to() -> str | None:
+    """Return the address of the cluster whose Jobs API started this process, if one did."""
+    return os.environ.get("RAY_ADDRESS") if SUBMITTED in os.environ else None
+
+
 @contextmanager
 def connected(where: ClusterConfig) -> Iterator[None]:
     """Be connected to the run's cluster; a cluster that this starts ends with the block."""
     if ray.is_initialized():
         yield
         return
+    address = where.address or submitted_to()
+    if address is None:
+        keep_token_private()
     # "local" never joins a cluster that happens to run on this machine.
     ray.init(
-        address=where.address or "local",
-        include_dashboard=False if where.address is None else None,
+        address=address or "local",
+        include_dashboard=False if address is None else None,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"env_vars": VARIABLES},
+        runtime_env={"env_vars": passed_on()},
     )
     try:
         yield

@@ -66,5 +66,6 @@ def exit_codes(*, again: str = "") -> Iterator[None]:
         console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(USAGE_ERROR)
     except KeyboardInterrupt:
-        console.print(f"stopped; {again}" if again else "stopped", markup=False)
+        line = f"stopped; {again}" if again else "stopped"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
         sys.exit(INTERRUPTED)
