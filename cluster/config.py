@@ -42,6 +42,8 @@ class ClusterConfig:
     """MLflow store; None: `mlflow.db` (sqlite) in the storage folder"""
     experiment: str = "reid"
     """MLflow experiment"""
+    parent_run: str | None = None
+    """id of the MLflow run that this one is shown under; a search gives its own"""
     save_every_steps: int | None = None
     """also save inside rounds, every so many steps; a round's end is always saved"""
     max_failures: int = 3

@@ -88,6 +88,7 @@ def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
         experiment=job.where.experiment,
         run_key=f"{job.folder.path}#{config_hash(job.config)}",
         name=job.name,
+        parent=job.where.parent_run,
         params=flatten(job.config),
         tags={
             "reid.config_hash": config_hash(job.config),

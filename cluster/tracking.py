@@ -86,10 +86,15 @@ def start(
     name: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
+    parent: str | None = None,
 ) -> Tracker:
-    """Return the tracker of the run with this key, made when it is new, re-opened when not."""
+    """Return the tracker of the run with this key, made when it is new, re-opened when not.
+
+    `parent` is the id of the run that the UI shows this one under: a search's.
+    """
     from mlflow import MlflowClient
     from mlflow.entities import Param
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     logging.getLogger("mlflow").setLevel(
         logging.WARNING
@@ -106,6 +111,8 @@ def start(
         client.update_run(run_id, status="RUNNING")
     else:
         tags = {RUN_KEY: key, "reid.version": "0.1.0", **tags}
+        if parent is not None:
+            tags[MLFLOW_PARENT_RUN_ID] = parent
         run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     # Sent again to a found run: it may have been killed before it had them all.
     rows = [Param(key, str(value)[:PARAM_CHARS]) for key, value in params.items()]
