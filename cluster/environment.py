@@ -4,6 +4,9 @@ import os
 
 VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # MLflow's own 7 repetitions of 2 minutes each would hold up a run's end; ours come later.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "RAY_USAGE_STATS_ENABLED": "0",
     # `uv run` above a Ray driver would otherwise start once more in every worker.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
