@@ -9,13 +9,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tests.hosts.network import Host, Network, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-BUCKET = "s3://bucket"
 S3_PORT, MLFLOW_PORT, RAY_PORT = 9000, 5000, 6379
 CPUS = 2
 """as reserved: all hosts share the cores of this machine"""
@@ -25,7 +23,13 @@ class Service:
     """A server on a host, which can go away and come back with what it keeps on disk."""
 
     def __init__(
-        self, host: Host, command: list[str], *, environment: Mapping[str, str], port: int, name: str
+        self,
+        host: Host,
+        command: list[str],
+        *,
+        environment: Mapping[str, str],
+        port: int,
+        name: str,
     ) -> None:
         """Start it."""
         self.host, self.command, self.port = host, command, port
@@ -76,6 +80,7 @@ class Machines:
                 list(threads.map(self.start_ray, self.workers))
             wait_for("three hosts in the cluster", lambda: len(self.nodes()) == 3, seconds=120)
             self.s3.wait()
+            self.run("curl", "-sS", "-X", "PUT", f"{self.objects_url}/bucket")
             self.mlflow.wait()
         except BaseException:
             self.end()
@@ -83,7 +88,9 @@ class Machines:
 
     def environment(self, host: Host) -> dict[str, str]:
         """Return the environment of everything on a host."""
-        kept = {key: os.environ[key] for key in ("LANG", "PYTHONDONTWRITEBYTECODE") if key in os.environ}
+        kept = {
+            key: os.environ[key] for key in ("LANG", "PYTHONDONTWRITEBYTECODE") if key in os.environ
+        }
         return {
             **kept,
             "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -92,13 +99,15 @@ class Machines:
             "OMP_NUM_THREADS": "1",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.folder / "token"),
-            "AWS_ENDPOINT_URL": f"http://{self.head.name}:{S3_PORT}",
+            "TMPDIR": str(host.folder / "tmp"),
+            "RAY_TMPDIR": "/tmp",  # or it would be TMPDIR
+            "AWS_ENDPOINT_URL": self.objects_url,
             "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "1",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # more processes, for what is not used here
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # processes that nothing here uses
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",
@@ -124,8 +133,9 @@ class Machines:
         labels = "pool=head" if host is self.head else f"pool=train,host={host.name}"
         memory = 200 << 20
         return [
+            "ray stop --force",
             f"ray start {options} --num-cpus={CPUS} --num-gpus=0 --labels={labels} "
-            f"--object-store-memory={memory} --disable-usage-stats"
+            f"--object-store-memory={memory} --disable-usage-stats",
         ]
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -138,17 +148,17 @@ class Machines:
         found: list[dict[str, Any]] = json.loads(listed)
         return found
 
-    def object_path(self, key: str) -> Path:
-        """Return where the S3 server keeps an object of the bucket."""
-        return self.folder / "objects" / "bucket" / quote(key, safe="")
+    def has(self, host: Host, title: str) -> bool:
+        """Whether a process runs on a host whose title or command line has a text."""
+        return bool(self.processes(host, title))
 
-    def objects(self, prefix: str) -> list[str]:
-        """Return the keys in the bucket that begin so."""
-        from urllib.parse import unquote
-
-        names = os.listdir(self.folder / "objects" / "bucket")
-        keys = [unquote(name) for name in names if name != ".part"]
-        return sorted(key for key in keys if key.startswith(prefix))
+    def processes(self, host: Host, title: str) -> list[int]:
+        """Return the ids, on that host, of the processes with a text in title or command line."""
+        try:
+            found = host.run("pgrep", "--full", title)
+        except RuntimeError:  # none
+            return []
+        return [int(line) for line in found.split()]
 
     def _serve_objects(self) -> Service:
         server = str(REPOSITORY / "tests" / "s3_server.py")
@@ -169,6 +179,11 @@ class Machines:
             self.head, command,
             environment=self.environment(self.head), port=MLFLOW_PORT, name="mlflow",
         )  # fmt: skip
+
+    @property
+    def objects_url(self) -> str:
+        """The S3 server's address."""
+        return f"http://{self.head.name}:{S3_PORT}"
 
     @property
     def tracking_uri(self) -> str:

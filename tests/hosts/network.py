@@ -2,6 +2,8 @@
 
 No namespace has a name and no link is outside of them, so nothing can be left behind and any number
 of networks may be side by side: all ends with the processes, and these with this one.
+
+    python -m tests.hosts.network        prints why no hosts can be made here, or an empty line
 """
 
 import os
@@ -27,12 +29,14 @@ class Namespaces:
             [*within, "unshare", *options, "--fork", "--kill-child", "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # `unshare` complains when what it holds is killed
             text=True,
             start_new_session=True,  # Ctrl-C is for the tests, which end what they started
         )
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
-            raise RuntimeError(f"{' '.join(command)} failed; look at its errors above")
+            said = self.process.communicate()[1]
+            raise RuntimeError(f"{' '.join(command)} in new namespaces: {said.strip()}")
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         self.pid = int(children.split()[0])
 
@@ -57,6 +61,7 @@ class Host:
         self._switch = switch
         (self.folder / "home").mkdir(parents=True, exist_ok=True)
         (self.folder / "ray").mkdir(exist_ok=True)
+        (self.folder / "tmp").mkdir(exist_ok=True)
         self.boot()
 
     def boot(self) -> None:
@@ -71,7 +76,7 @@ class Host:
         for line in (
             f"ip address add {self.address}/24 dev eth0",
             "ip link set eth0 up",
-            f"ip route add default via {SUBNET}.254",  # leads nowhere, but tells Ray which is its own
+            f"ip route add default via {SUBNET}.254",  # leads nowhere; tells which address is ours
         ):
             self.run(*line.split())
 
@@ -85,7 +90,9 @@ class Host:
         )  # fmt: skip
         if done.returncode:
             said = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
-            raise RuntimeError(f"{self.name}: {' '.join(command)} ended with {done.returncode}:\n{said}")
+            raise RuntimeError(
+                f"{self.name}: {' '.join(command)} ended with {done.returncode}:\n{said}"
+            )
         return done.stdout
 
     def start(
@@ -213,7 +220,7 @@ def why_not() -> str:
 def has_netem() -> bool:
     """Whether links can be given a delay."""
     probe = Namespaces(["--net"], ["sh", "-c", "echo ready && exec cat"], within=[])
-    command = "tc qdisc add dev lo root netem delay 1ms".split()
+    command = ["tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     done = subprocess.run([*probe.inside("--net"), *command], capture_output=True, check=False)
     probe.end()
     return done.returncode == 0
@@ -226,3 +233,7 @@ def wait_for(what: str, condition: Any, *, seconds: float) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {seconds:.0f} s")
         time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    print(why_not())
