@@ -17,6 +17,8 @@ from typing import IO, Any
 
 HOST = str(Path(__file__).with_name("host.py"))
 SUBNET = "10.77.0"
+PATIENCE = float(os.environ.get("REID_HOSTS_PATIENCE", "1"))
+"""how many times longer all is waited for than two free cores need"""
 SESSIONS = Path("/tmp/ray")  # where Ray has its sessions, if not told otherwise
 
 
@@ -86,7 +88,7 @@ class Host:
         """Run a command to its end and return what it prints; RuntimeError when it fails."""
         done = subprocess.run(
             self._command(command), env=environment, capture_output=True, text=True,
-            timeout=timeout_s, check=False,
+            timeout=timeout_s * PATIENCE, check=False,
         )  # fmt: skip
         if done.returncode:
             said = f"{done.stdout[-4000:]}{done.stderr[-4000:]}"
@@ -228,10 +230,10 @@ def has_netem() -> bool:
 
 def wait_for(what: str, condition: Any, *, seconds: float) -> None:
     """Wait until a condition holds; TimeoutError says what did not happen."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+            raise TimeoutError(f"{what}: not within {seconds * PATIENCE:.0f} s")
         time.sleep(0.1)
 
 

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from tests.hosts.machines import Machines
-from tests.hosts.network import Host, wait_for
+from tests.hosts.network import PATIENCE, Host, wait_for
 from tests.hosts.runs import NUM_ROUNDS, ROUND_S, STEPS, Outcome, Run, say
 
-pytestmark = [pytest.mark.hosts, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(2400 * PATIENCE)]
 
 RANK, SHARD = "ray::RayTrainWorker", "ray::ShardActor"
 
