@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo, messaging, methods, scale
+from jobs.benchmarks import clustering, data, demo, messaging, methods, scale, workers
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
@@ -32,6 +32,7 @@ Benchmark = (
     | Annotated[methods.Options, tyro.conf.subcommand("methods")]
     | Annotated[messaging.Options, tyro.conf.subcommand("messaging")]
     | Annotated[scale.Options, tyro.conf.subcommand("scale")]
+    | Annotated[workers.Options, tyro.conf.subcommand("workers")]
 )
 
 
