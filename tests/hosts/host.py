@@ -26,7 +26,7 @@ def main(name: str, places: list[str]) -> None:
     """Set up, say so, wait."""
     socket.sethostname(name)
     commands = [["ip", "link", "set", "lo", "up"]]
-    commands.append(["mount", "-t", "tmpfs", "-o", "size=2g", "tmpfs", "/dev/shm"])
+    commands.append(["mount", "-t", "tmpfs", "-o", "size=8g", "tmpfs", "/dev/shm"])
     commands.append(["mount", "-t", "proc", "proc", "/proc"])
     commands += [
         ["mount", "--bind", own, path] for own, path in zip(places[::2], places[1::2], strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tests.hosts.network import Host, Network, wait_for
 
@@ -120,23 +123,20 @@ class Machines:
         return host.run(*command, environment=self.environment(host), timeout_s=timeout_s)
 
     def start_ray(self, host: Host) -> None:
-        """Start Ray on a host, as the launcher does when it sets one up."""
-        for command in self.start_commands(host):
-            self.run("sh", "-c", command, on=host)
-
-    def start_commands(self, host: Host) -> list[str]:
-        """Return the shell commands that start Ray on a host."""
-        if host is self.head:
-            options = f"--head --port={RAY_PORT} --dashboard-host=127.0.0.1"
-        else:
-            options = f"--address={self.head.address}:{RAY_PORT}"
-        labels = "pool=head" if host is self.head else f"pool=train,host={host.name}"
-        memory = 200 << 20
-        return [
-            "ray stop --force",
-            f"ray start {options} --num-cpus={CPUS} --num-gpus=0 --labels={labels} "
-            f"--object-store-memory={memory} --disable-usage-stats",
-        ]
+        """Start Ray on a host by the commands of ray_cluster.yaml."""
+        kind = "head" if host is self.head else "worker"
+        given = yaml.safe_load((REPOSITORY / "ray_cluster.yaml").read_text(encoding="utf-8"))
+        role = "head" if host is self.head else "train"
+        environment = {
+            **self.environment(host),
+            # As the launcher tells a node of what is there; it is one who has no machines to start.
+            "RAY_HEAD_IP": self.head.address,
+            "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": CPUS}),
+            "RAY_OVERRIDE_LABELS": json.dumps({"role": role, "host": host.name}),
+        }
+        for command in given[f"{kind}_start_ray_commands"]:
+            line = re.sub(r"--autoscaling-config=\S+", "", command)
+            host.run("sh", "-c", line, environment=environment, timeout_s=300)
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the hosts that are part of the cluster."""
