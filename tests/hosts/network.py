@@ -109,6 +109,10 @@ class Host:
     def kill(self) -> None:
         """Cut the power: no process has time for a word."""
         self.plugged(False)
+        self.end()
+
+    def end(self) -> None:
+        """Kill every process there."""
         self._namespaces.end()
 
     def plugged(self, is_in: bool) -> None:
@@ -189,7 +193,7 @@ class Network:
     def end(self) -> None:
         """Kill everything on all hosts."""
         for host in self.hosts.values():
-            host.kill()
+            host.end()
         self.switch.namespaces.end()
 
 
