@@ -48,7 +48,8 @@ class Namespaces:
 
     def end(self) -> None:
         """Kill all processes in there."""
-        os.kill(self.pid, signal.SIGKILL)
+        if self.process.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
         self.process.wait()
 
 
