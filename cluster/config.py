@@ -1,9 +1,13 @@
 """Where a run goes: workers, clustering pool, storage, tracking. What it trains is `RunConfig`."""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
+
+from cluster.redaction import check_no_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +26,10 @@ class ClusterConfig:
     """CPUs Ray reserves for each worker"""
     cpus_per_shard: float = 0.5
     """CPUs Ray reserves for each clustering actor; workers wait while these work"""
+    train_labels: tuple[str, ...] = ()
+    """labels of the nodes that train, each NAME=VALUE, such as role=train; none: any node"""
+    pool_labels: tuple[str, ...] = ()
+    """labels of the nodes that cluster, such as role=cluster; none: any node"""
     threads_per_worker: int = 2
     """threads of each worker's CPU arithmetic; part of the result's last bits"""
     address: str | None = None
@@ -68,6 +76,10 @@ class ClusterConfig:
             raise ValueError(f"num_shards is {self.num_shards}; it must be at least 1")
         if self.threads_per_worker < 1:
             raise ValueError(f"threads_per_worker is {self.threads_per_worker}; give 1 or more")
+        named_values(self.train_labels, option="train_labels")
+        named_values(self.pool_labels, option="pool_labels")
+        for option in ("storage", "data_root", "cache"):
+            check_no_secrets(getattr(self, option) or "", what=option)
         if self.cache_gb is not None and self.cache_gb < 0:
             raise ValueError(f"cache_gb is {self.cache_gb}; give 0 or more")
         if self.node_metrics_s < 0:
@@ -105,6 +117,14 @@ def has_password(uri: str) -> bool:
     """Whether an address carries a password."""
     parts = urlsplit(uri)
     return parts.password is not None or "password=" in parts.query
+
+
+def named_values(values: Sequence[str], *, option: str) -> dict[str, str]:
+    """Return {name: value} of NAME=VALUE; ValueError for anything else."""
+    for value in values:
+        if not re.match(r"[^=]+=", value):
+            raise ValueError(f"{option} is {value!r}; give NAME=VALUE")
+    return dict(value.split("=", 1) for value in values)
 
 
 def _absolute(path: str) -> str:

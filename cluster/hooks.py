@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster import checkpoints, labels, uploads
+from cluster import checkpoints, labels, metrics, uploads
 from cluster.links import Link
 from cluster.storage import Folder
 from cluster.uploads import BEST
@@ -83,6 +83,7 @@ class RunHooks:
         self.round = report.round + 1
         if dist.rank() == 0:
             uploads.keep(self.run, report)
+            metrics.show_report(report, run=self.run.name)
         self.link.report(report)
 
     def save(self, state: RunState) -> None:

@@ -13,7 +13,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, named_values
 from cluster.environment import keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
@@ -38,6 +38,7 @@ def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
         job.num_shards,
         num_cpus=job.where.cpus_per_shard,
         num_gpus=job.where.gpus_per_shard,
+        labels=named_values(job.where.pool_labels, option="pool_labels"),
         max_restarts=-1,
         timeout_s=job.where.start_timeout_s,
     )
@@ -95,9 +96,18 @@ def connected(where: ClusterConfig) -> Iterator[None]:
         ray.shutdown()
 
 
+def reachable_resources() -> dict[str, float]:
+    """Return what the cluster has, or will have when it has grown to its largest."""
+    from ray._private.state import state  # Ray Train asks here too: nothing public tells
+
+    most = state.get_max_resources_from_cluster_config() or {}
+    have: dict[str, float] = dict(ray.cluster_resources())
+    return {name: max(have.get(name, 0.0), float(most.get(name, 0))) for name in {*have, *most}}
+
+
 def check_resources(where: ClusterConfig) -> None:
     """Refuse, with ValueError, a run that reserves more than the cluster has and would hang."""
-    have = ray.cluster_resources()
+    have = reachable_resources()
     for name, needed, options in (
         ("CPU", where.needed_cpus, "--cluster.cpus-per-worker or --cluster.cpus-per-shard"),
         ("GPU", where.needed_gpus, "--cluster.gpus-per-shard, or --cluster.no-use-gpu"),
@@ -124,6 +134,7 @@ def _trainer(job: Job, link: RayLink) -> TorchTrainer:
         scaling_config=ray.train.ScalingConfig(
             num_workers=where.num_workers,
             use_gpu=where.use_gpu,
+            label_selector=named_values(where.train_labels, option="train_labels") or None,
             resources_per_worker={
                 "CPU": where.cpus_per_worker,
                 **({"GPU": 1} if where.use_gpu else {}),

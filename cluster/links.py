@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from cluster import metrics
 from cluster.answers import ActorHandle, ShardLost
 from cluster.shard_actor import Token
 from cluster.shards import RayShardPool, send_features
@@ -131,7 +132,10 @@ class RayLink:
             sent = self._send(features, rows=rows, num_rows=num_rows, token=token)
             everyone_sent = bool(dist.all_gather_rows(torch.tensor([sent])).all())
             pools = self._pools(features, num_rows=num_rows, token=token)
-            if everyone_sent and self.agree(partial(_solved, solve, pools)):
+            solved = everyone_sent and self.agree(partial(_solved, solve, pools))
+            if dist.rank() == 0:
+                metrics.show_pool(num_actors=len(self.actors), sendings=generation + 1)
+            if solved:
                 return
             log.warning("round %d: shards were lost in sending %d", round, generation + 1)
             time.sleep(RESTART_PAUSE_S * 2**generation)

@@ -7,7 +7,8 @@ everybody who may read the run.
 import re
 
 HIDDEN = "***"
-_USERINFO = re.compile(r"(?<=://)[^/@\s'\"]+@")
+# A secret may hold slashes; what follows a host's colon is a port where it is digits.
+_USERINFO = re.compile(r"(?<=://)(?:[^/@\s'\"]+|[^/@\s'\"]*:(?!\d+/)[^@\s'\"]*)@")
 _QUERY = re.compile(
     r"(?i)([?&][^=&\s]*(?:secret|token|password|signature|access_?key)[^=&\s]*=)[^&\s'\"]+"
 )

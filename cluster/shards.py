@@ -9,7 +9,7 @@ One actor holds one shard of each view; views may be clustered from several thre
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,13 +32,15 @@ def start_actors(
     *,
     num_cpus: float = 1,
     num_gpus: float = 0,
+    labels: Mapping[str, str] | None = None,
     max_restarts: int = 3,
     timeout_s: float = 120,
 ) -> list[ActorHandle]:
     """Start `num_shards` shard actors on the connected Ray cluster and wait until they answer.
 
-    They belong to the calling process and end with it. TimeoutError, telling what was asked for and
-    what the cluster has, when they are not all up after `timeout_s` seconds.
+    They belong to the calling process and end with it. `labels` are those of the nodes they may be
+    on. TimeoutError, telling what was asked for and what the cluster has, when they are not all up
+    after `timeout_s` seconds.
     """
     # DEFAULT: inside a Tune trial an actor would else be put into the trial's placement group,
     # where there is no room for it. No task retries: a repeated call would meet an empty actor.
@@ -48,6 +50,7 @@ def start_actors(
         max_restarts=max_restarts,
         max_task_retries=0,
         scheduling_strategy="DEFAULT",
+        label_selector=dict(labels) if labels else None,
         concurrency_groups={WATCH: 1},
     )
     remote = decorate(ShardActor)
@@ -58,10 +61,16 @@ def start_actors(
         stop_actors(actors)
         raise TimeoutError(
             f"{len(ready)} of {num_shards} shard actors started in {timeout_s} s; each asks for "
-            f"{num_cpus} CPUs and {num_gpus} GPUs, the cluster has {ray.cluster_resources()}, free "
-            f"{ray.available_resources()}: start fewer or wait for nodes"
+            f"{num_cpus} CPUs and {num_gpus} GPUs{_on(labels)}, the cluster has "
+            f"{ray.cluster_resources()}, free {ray.available_resources()}: start fewer or wait for "
+            "nodes"
         )
     return actors
+
+
+def _on(labels: Mapping[str, str] | None) -> str:
+    named = ", ".join(f"{name}={value}" for name, value in (labels or {}).items())
+    return f" on nodes labelled {named}" if named else ""
 
 
 def stop_actors(actors: Sequence[ActorHandle]) -> None:

@@ -32,6 +32,11 @@ class Folder:
         """The absolute path of a local folder, else the address."""
         return os.path.abspath(self.uri) if self.is_local else self.uri
 
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes; FileNotFoundError when it is absent."""
         return files.read(self._at(name))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.redaction import redacted
 from reid.types import Report
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _open(
         if found
         else client.create_experiment(experiment, artifact_location=_beside(uri))
     )
-    key = run_key.replace("'", "%27")  # MLflow's filters know no escape
+    key = redacted(run_key).replace("'", "%27")  # MLflow's filters know no escape
     runs = client.search_runs(
         [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1
     )
@@ -229,7 +230,8 @@ def _open(
         run_id: str = runs[0].info.run_id
         client.update_run(run_id, status="RUNNING")
         return run_id
-    tags = {RUN_KEY: key, "reid.version": "0.1.0", **tags}
+    shown = {name: redacted(value) for name, value in tags.items()}
+    tags = {RUN_KEY: key, "reid.version": "0.1.0", **shown}
     if parent is not None:
         tags[MLFLOW_PARENT_RUN_ID] = parent
     made: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
@@ -242,7 +244,7 @@ def _describe(tracker: Tracker, params: Mapping[str, Any], data: Sequence[DataPa
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
     client = tracker._client
-    rows = [Param(key, str(value)[:PARAM_CHARS]) for key, value in params.items()]
+    rows = [Param(key, redacted(str(value))[:PARAM_CHARS]) for key, value in params.items()]
     for begin in range(0, len(rows), BATCH_PARAMS):
         client.log_batch(tracker.run_id, params=rows[begin : begin + BATCH_PARAMS])
     inputs = [

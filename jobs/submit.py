@@ -32,6 +32,7 @@ import tyro
 from rich.table import Table
 
 import jobs
+from cluster.config import named_values
 from cluster.submission import (
     Client,
     JobState,
@@ -137,17 +138,9 @@ def digest(options: Any) -> str:
     return config_hash(getattr(options, "config", options))
 
 
-def pairs(values: Sequence[str], *, option: str) -> dict[str, str]:
-    """Return {name: value} of NAME=VALUE; ValueError for anything else."""
-    for value in values:
-        if not re.match(r"[^=]+=", value):
-            raise ValueError(f"--{option} is {value!r}; give NAME=VALUE")
-    return dict(value.split("=", 1) for value in values)
-
-
 def amounts(values: Sequence[str]) -> dict[str, float]:
     """Return {resource: amount} of NAME=AMOUNT; ValueError for anything else."""
-    found = pairs(values, option="resources")
+    found = named_values(values, option="--resources")
     for name, value in found.items():
         if not re.fullmatch(r"\d+(\.\d+)?", value):
             raise ValueError(f"--resources {name}={value}: give an amount of 0 or more")
@@ -169,15 +162,15 @@ def request(options: Options, words: Sequence[str]) -> Submission:
         id=attempt_id(options.id or stem(words, job), options.attempt),
         entrypoint=shlex.join([options.python, "-m", f"jobs.{words[0]}", *words[1:]]),
         working_dir=folder,
-        env_vars=pairs(options.env, option="env"),
+        env_vars=named_values(options.env, option="--env"),
         num_cpus=options.cpus,
         num_gpus=options.gpus,
         resources=amounts(options.resources),
-        labels=pairs(options.labels, option="labels"),
+        labels=named_values(options.labels, option="--labels"),
         metadata={
             "command": words[0],
             "config_hash": digest(job),
-            **pairs(options.metadata, option="metadata"),
+            **named_values(options.metadata, option="--metadata"),
         },
     )
 

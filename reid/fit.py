@@ -102,7 +102,7 @@ def fit(
             if config.optim.optimizer_reset:
                 optimizer = make_optimizer(recipe.student, config.optim)
         for steps in stretches(step, config.steps_per_round, save_every_steps):
-            started = time.perf_counter()
+            started, waiting = time.perf_counter(), loaders.Waiting()
             series = train(
                 recipe,
                 optimizer,
@@ -112,11 +112,11 @@ def fit(
                 hooks=hooks,
                 device=device,
                 loader=loader,
+                waiting=waiting,
             )
             seconds = time.perf_counter() - started
-            hooks.report(
-                _report(recipe, test, hooks, labelling, round, steps, series, seconds, device)
-            )
+            done = _report(recipe, test, hooks, labelling, round, steps, series, seconds, device)
+            hooks.report(replace(done, data_wait_s=waiting.seconds))
             if dist.rank() == 0:
                 last = steps.stop == config.steps_per_round
                 at = (round + 1, 0) if last else (round, steps.stop)
@@ -154,8 +154,11 @@ def train(
     hooks: Hooks,
     device: torch.device,
     loader: LoaderName = "torch",
+    waiting: loaders.Waiting | None = None,
 ) -> dict[str, list[float]]:
     """Make the round's updates `steps`; return {loss term or "lr": one value a step}.
+
+    `waiting` takes the time spent without a batch.
 
     Ends with BatchNorm statistics averaged over ranks. Raises FloatingPointError when the loss is
     not finite.
@@ -175,7 +178,8 @@ def train(
     recipe.networks.train()
     history: list[dict[str, Tensor]] = []
     rates: list[float] = []
-    for step, batches in zip(steps, made, strict=True):
+    batches_in_time = (waiting or loaders.Waiting()).over(made)
+    for step, batches in zip(steps, batches_in_time, strict=True):
         total_step = round * config.steps_per_round + step
         rates.append(
             learning_rate(config.optim, total_step, config.steps_per_round, config.num_rounds)

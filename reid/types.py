@@ -126,3 +126,5 @@ class Report:
     metrics: Mapping[str, float] | None
     seconds: Mapping[str, float]
     images_per_s: float
+    data_wait_s: float = 0.0
+    """seconds of training in which this process had no batch to work on"""

@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 _NUM_THREADS = 32  # requests in flight: an object's bytes are mostly waited for
 _SHARD = ".parquet#"
 _KIND = re.compile(r"AWS Error (\w+)")
+_CREDENTIALS = re.compile(r"(?<=://)(?:[^/@]+|[^/@]*:(?!\d+/)[^@]*)@")
 _NO_BUCKET = re.compile(r"AWS Error NO_SUCH_BUCKET|Bucket '.*' not found")
 _REFUSED = {
     "ACCESS_DENIED",
@@ -100,6 +101,11 @@ def attempt(name: str, action: Callable[[], _T]) -> _T:
     """
     if not is_remote(name):
         return action()
+    if _CREDENTIALS.search(name):  # which errors, logs and summaries would repeat
+        raise ValueError(
+            f"{_CREDENTIALS.sub('***@', name)}: credentials do not belong in an address; give them "
+            "in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or ~/.aws"
+        )
     bucket = "/".join(name.split("/")[:3])
     for number in range(ATTEMPTS):
         if number:  # callers of many names come back at different times

@@ -5,10 +5,10 @@ where images are decoded at each reading to two grey levels. So a run keeps the 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -18,9 +18,25 @@ from reid.data.steps import Draw, Table
 from reid.data.torch_loader import torch_loader
 
 LoaderName = Literal["torch", "dali"]
+T = TypeVar("T")
 
 _STEPS = 4  # steps of a trial
 _TRIALS = 3  # of each loader, in turn, after one that builds pipelines and reads files
+
+
+class Waiting:
+    """How long a loop had nothing to work on."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def over(self, batches: Iterable[T]) -> Iterator[T]:
+        """Yield the batches, counting the seconds each is waited for."""
+        started = time.perf_counter()
+        for batch in batches:
+            self.seconds += time.perf_counter() - started
+            yield batch
+            started = time.perf_counter()
 
 
 def by_name(name: LoaderName) -> Loader:
