@@ -7,17 +7,18 @@ import secrets
 import signal
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.hosts.network import Host, Network, wait_for
+from tests.hosts.network import PATIENCE, Host, Network, wait_for
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 S3_PORT, MLFLOW_PORT, RAY_PORT = 9000, 5000, 6379
+TRIES = 4
+"""to start Ray: on a busy machine its own half minute may be too short"""
 CPUS = 2
 """as reserved: all hosts share the cores of this machine"""
 
@@ -77,11 +78,10 @@ class Machines:
             (folder / "token").chmod(0o600)
             (folder / "objects" / "bucket").mkdir(parents=True)
             self.s3 = self._serve_objects()
-            self.mlflow = self._serve_mlflow()
-            self.start_ray(self.head)
-            with ThreadPoolExecutor() as threads:
-                list(threads.map(self.start_ray, self.workers))
+            for host in self.network.hosts.values():  # one by one: Ray gives a node 30 s to appear
+                self.start_ray(host)
             wait_for("three hosts in the cluster", lambda: len(self.nodes()) == 3, seconds=120)
+            self.mlflow = self._serve_mlflow()
             self.s3.wait()
             self.run("curl", "-sS", "-X", "PUT", f"{self.objects_url}/bucket")
             self.mlflow.wait()
@@ -114,6 +114,9 @@ class Machines:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(60 * PATIENCE)),
+            "RAY_worker_register_timeout_seconds": str(int(60 * PATIENCE)),
+            "RAY_agent_register_timeout_ms": str(int(100_000 * PATIENCE)),
             "OMP_WAIT_POLICY": "PASSIVE",
         }
 
@@ -134,9 +137,16 @@ class Machines:
             "RAY_OVERRIDE_RESOURCES": json.dumps({"CPU": CPUS}),
             "RAY_OVERRIDE_LABELS": json.dumps({"role": role, "host": host.name}),
         }
-        for command in given[f"{kind}_start_ray_commands"]:
-            line = re.sub(r"--autoscaling-config=\S+", "", command)
-            host.run("sh", "-c", line, environment=environment, timeout_s=300)
+        commands = given[f"{kind}_start_ray_commands"]
+        lines = [re.sub(r"--autoscaling-config=\S+", "", command) for command in commands]
+        for left in reversed(range(TRIES)):
+            try:
+                for line in lines:
+                    host.run("sh", "-c", line, environment=environment, timeout_s=300)
+                return
+            except RuntimeError:
+                if not left:
+                    raise
 
     def nodes(self) -> list[dict[str, Any]]:
         """Return the hosts that are part of the cluster."""
