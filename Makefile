@@ -18,11 +18,11 @@ SHELL := /bin/sh
 .SHELLFLAGS := -ec
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo lock build-venv
+.PHONY: help setup check test test-cluster demo lock build-venv
 
 help:  ## list the goals
 	@echo "make GOAL [PYTHON=python3.12] [ARGS='options of the command']"
-	awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP)  ## build or update .venv from requirements.lock
 
@@ -36,6 +36,9 @@ check: $(STAMP)  ## static checks: ruff, codespell, mypy, import-linter
 
 test: check  ## static checks, then all tests that need no GPU (ARGS goes to pytest)
 	$(BIN)/python -m pytest --durations=10 $(ARGS)
+
+test-cluster: $(STAMP)  ## a run over three made hosts, and what may happen to it (Linux, root; half an hour)
+	$(BIN)/python -m pytest tests/hosts -m hosts --durations=0 $(ARGS)
 
 demo: $(STAMP)  ## the main job on built-in data (ARGS goes to jobs.demo)
 	$(BIN)/python -m jobs.demo $(ARGS)

@@ -29,7 +29,12 @@ class Board:
 @contextmanager
 def watched(show: Show) -> Iterator[Any]:
     """Yield a board whose line is handed to `show` from a thread until the block ends."""
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy="DEFAULT").remote()
+    # It may be on any node, and goes to another with an empty line when it loses that one.
+    board = (
+        ray.remote(Board)
+        .options(num_cpus=0, max_restarts=-1, scheduling_strategy="DEFAULT")
+        .remote()
+    )
     done = threading.Event()
 
     def watch() -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from urllib.parse import urlsplit
 
 from cluster.redaction import check_no_secrets
 
@@ -50,6 +51,14 @@ class ClusterConfig:
     """MLflow store; None: `mlflow.db` (sqlite) in the storage folder"""
     experiment: str = "reid"
     """MLflow experiment"""
+    node_metrics_s: float = 30.0
+    """seconds between samples of each node's processor, memory, disk, network and GPUs that go to
+    MLflow; 0: none"""
+    register: str | None = None
+    """name of a registered MLflow model that the trained network becomes a version of; None: none
+    """
+    parent_run: str | None = None
+    """id of the MLflow run that this one is shown under; a search gives its own"""
     save_every_steps: int | None = None
     """also save inside rounds, every so many steps; a round's end is always saved"""
     max_failures: int = 3
@@ -73,6 +82,14 @@ class ClusterConfig:
             check_no_secrets(getattr(self, option) or "", what=option)
         if self.cache_gb is not None and self.cache_gb < 0:
             raise ValueError(f"cache_gb is {self.cache_gb}; give 0 or more")
+        if self.node_metrics_s < 0:
+            raise ValueError(f"node_metrics_s is {self.node_metrics_s}; give 0 (none) or more")
+        if self.tracking_uri is not None and has_password(self.tracking_uri):
+            raise ValueError(
+                "tracking_uri holds a password, which would be written beside the run; leave it "
+                "out and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (a data base "
+                "reads PGPASSWORD or PGPASSFILE)"
+            )
         if self.save_every_steps is not None and self.save_every_steps < 1:
             raise ValueError(f"save_every_steps is {self.save_every_steps}; give 1 or more")
 
@@ -94,6 +111,12 @@ class ClusterConfig:
     def needed_gpus(self) -> float:
         """GPUs a run reserves."""
         return self.num_workers * int(self.use_gpu) + self.num_shards * self.gpus_per_shard
+
+
+def has_password(uri: str) -> bool:
+    """Whether an address carries a password."""
+    parts = urlsplit(uri)
+    return parts.password is not None or "password=" in parts.query
 
 
 def named_values(values: Sequence[str], *, option: str) -> dict[str, str]:

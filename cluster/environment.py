@@ -7,6 +7,9 @@ from pathlib import Path
 
 VARIABLES = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # MLflow's own 7 repetitions of 2 minutes each would hold up a run's end; ours come later.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "RAY_USAGE_STATS_ENABLED": "0",
     # A job's variables and those of its driver are the same; Ray refuses names that both have.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",

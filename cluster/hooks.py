@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cluster import checkpoints, labels, metrics
+from cluster import checkpoints, labels, metrics, uploads
 from cluster.links import Link
 from cluster.storage import Folder
+from cluster.uploads import BEST
 from reid import dist
 from reid.checkpoint import RunState, to_bytes
 from reid.clustering import ShardPool
@@ -22,9 +23,6 @@ from reid.extract import features, rank_rows
 from reid.fit import Labelling
 from reid.recipes.contract import Recipe
 from reid.types import PseudoLabels, Report
-
-BEST = "best.pt"
-"""the state after the best round, kept where the run selects by `oracle`"""
 
 
 def ranking_file(round: int) -> str:
@@ -81,17 +79,10 @@ class RunHooks:
             self.run.write(ranking_file(round), array.getvalue())
 
     def report(self, report: Report) -> None:
-        """Keep the report beside the labels and send it to the tracker."""
+        """Keep the report beside the labels, from where the driver sends it to MLflow."""
         self.round = report.round + 1
         if dist.rank() == 0:
-            kept = {
-                "round": report.round,
-                "first_step": report.first_step,
-                "health": report.health,
-                "metrics": report.metrics,
-                "seconds": report.seconds,
-            }
-            (self.run / "history").write_json(f"step={report.first_step:08d}.json", kept)
+            uploads.keep(self.run, report)
             metrics.show_report(report, run=self.run.name)
         self.link.report(report)
 
@@ -116,13 +107,15 @@ class RunHooks:
             device=self.device,
             progress=lambda done, total: self.progress("extract", done, total),
         )
-        seconds = {"extract": time.perf_counter() - started}
+        extracted = time.perf_counter()
+        seconds = {"extract": extracted - started}
 
         def solve(pools: Mapping[str, ShardPool]) -> None:
             self.progress("cluster", 0, 1)
             started = time.perf_counter()
             found = _clustered(recipe, pools, round=round)
             clustered = time.perf_counter()
+            seconds["exchange"] = started - extracted  # and waiting for the slowest rank
             figures = self._health(found, pools, round=round)
             seconds["cluster"] = clustered - started
             seconds["health"] = time.perf_counter() - clustered

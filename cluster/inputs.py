@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import ClusterConfig
+from cluster.tracking import DataPart
 from reid.data.datasets import load
 from reid.data.datasets.reading import require_identities
 from reid.data.decoding import named
@@ -38,6 +39,8 @@ class Inputs:
     """what recipes are built for"""
     manifest: dict[str, str]
     """a line about each data set, for the tracker"""
+    parts: tuple[DataPart, ...]
+    """the tables trained and tested on, for the tracker"""
 
 
 def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
@@ -58,6 +61,11 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
         )
     tables = {"target": _table(target.train, config, where, show, f"decode {config.target} train")}
     manifest = {"data.target": _describe(target)}
+    parts = [
+        _part(target, "train", context="training"),
+        _part(target, "query", context="testing"),
+        _part(target, "gallery", context="testing"),
+    ]
     num_identities = 0
     if config.reads_source:
         source = target
@@ -70,6 +78,8 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
             store=table.store, camid=table.camid, labels={"identity": labels.astype(np.int64)}
         )
         manifest["data.source"] = _describe(source)
+        if source is not target:
+            parts.append(_part(source, "train", context="training"))
     config.check_target(len(target.train))
     return Inputs(
         tables=tables,
@@ -77,6 +87,7 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
         truth=target.train.pid,
         sizes=Sizes(num_identities=num_identities, num_images=len(target.train)),
         manifest=manifest,
+        parts=tuple(parts),
     )
 
 
@@ -164,14 +175,34 @@ def _pixels(
     )
 
 
-def _describe(data: Dataset) -> str:
-    """Return counts and a hash of names, identities and cameras of all splits."""
+def _part(data: Dataset, split: str, *, context: str) -> DataPart:
+    """Return a split as the tracker lists it."""
+    table: Split = getattr(data, split)
+    trained = context == "training"  # there, 0 is an identity; in a gallery it is distractors
+    return DataPart(
+        name=f"{data.name} {split}",
+        root=data.root,
+        context=context,
+        num_images=len(table),
+        num_identities=len(np.unique(table.pid[trained | (table.pid > 0)])),
+        num_cameras=len(np.unique(table.camid)),
+        sha256=_digest(table),
+    )
+
+
+def _digest(*splits: Split) -> str:
+    """Return a hash of names, identities and cameras in the tables' order."""
     digest = hashlib.sha256()
-    for split in (data.train, data.query, data.gallery):
+    for split in splits:
         names = [os.path.basename(path) for path in split.path]
         digest.update("\n".join(names).encode() + split.pid.tobytes() + split.camid.tobytes())
+    return digest.hexdigest()
+
+
+def _describe(data: Dataset) -> str:
+    """Return counts and a hash of names, identities and cameras of all splits."""
     train = f"{len(np.unique(data.train.pid))} ids, {len(data.train)} images"
     return (
         f"{data.name}: train {train}; query {len(data.query)}; gallery {len(data.gallery)}; "
-        f"sha256 {digest.hexdigest()[:16]}"
+        f"sha256 {_digest(data.train, data.query, data.gallery)[:16]}"
     )

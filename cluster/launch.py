@@ -15,29 +15,24 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig, named_values
-from cluster.controller import ToTracker
 from cluster.environment import TOKEN_REMEDY, keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.shards import start_actors, stop_actors
-from cluster.tracking import Tracker
 from cluster.worker import Job, work
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """set in drivers that Ray's Jobs API started"""
 
 
-def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
+def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
     """Train a job to its end, from its last checkpoint when it has one.
 
     `inputs` are used in this process only; workers open their own from the same cache. Raises
     ray.train's error when the restarts are used up, ValueError when the cluster is too small.
     """
     if job.where.num_workers == 0:
-        work(
-            job, LocalLink(num_shards=job.where.num_shards, tracker=tracker, show=show),
-            inputs=inputs,
-        )  # fmt: skip
+        work(job, LocalLink(num_shards=job.where.num_shards, show=show), inputs=inputs)
         return
     check_resources(job.where)
     actors = start_actors(
@@ -51,7 +46,7 @@ def launch(job: Job, *, inputs: Inputs, tracker: Tracker, show: Show) -> None:
     try:
         with watched(show) as board, interruptible():
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
-            _trainer(job, link, tracker).fit()
+            _trainer(job, link).fit()
     finally:
         stop_actors(actors)
 
@@ -135,7 +130,7 @@ def check_resources(where: ClusterConfig) -> None:
             )
 
 
-def _trainer(job: Job, link: RayLink, tracker: Tracker) -> TorchTrainer:
+def _trainer(job: Job, link: RayLink) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
@@ -160,6 +155,5 @@ def _trainer(job: Job, link: RayLink, tracker: Tracker) -> TorchTrainer:
             failure_config=ray.train.FailureConfig(
                 max_failures=where.max_failures, controller_failure_limit=where.max_failures
             ),
-            callbacks=[ToTracker(tracker)],
         ),
     )

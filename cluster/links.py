@@ -1,4 +1,4 @@
-"""How a training process reaches what surrounds it: the clustering pool, the tracker, the screen.
+"""How a training process reaches what surrounds it: clustering pool, controller, screen.
 
 `LocalLink` is a single process with everything at hand. `RayLink` is one rank of a Ray Train group.
 """
@@ -20,7 +20,6 @@ from cluster import metrics
 from cluster.answers import ActorHandle, ShardLost
 from cluster.shard_actor import Token
 from cluster.shards import RayShardPool, send_features
-from cluster.tracking import Tracker
 from reid import dist
 from reid.clustering import ShardPool, split
 from reid.types import Report
@@ -58,7 +57,7 @@ class Link(Protocol):
         ...
 
     def report(self, report: Report) -> None:
-        """Send a report to the tracker."""
+        """Tell those who watch the run that a stretch of training is over (all ranks meet)."""
         ...
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
@@ -68,10 +67,9 @@ class Link(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalLink:
-    """One process: shards in memory, the tracker called directly."""
+    """One process: shards in memory."""
 
     num_shards: int
-    tracker: Tracker | None
     show: Progress
 
     def agree(self, compute: Callable[[], T]) -> T:
@@ -92,9 +90,7 @@ class LocalLink:
         solve({view: split(matrix, self.num_shards) for view, matrix in features.items()})
 
     def report(self, report: Report) -> None:
-        """Send a report to the tracker."""
-        if self.tracker is not None:
-            self.tracker.report(report)
+        """Tell nobody: what is kept in the run's folder is all there is to know."""
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""
@@ -149,7 +145,7 @@ class RayLink:
         )
 
     def report(self, report: Report) -> None:
-        """Hand the report to the controller, whose one writer sends it on (all ranks meet here)."""
+        """Hand the report to the controller, for its callbacks (all ranks meet here)."""
         import ray.train
 
         ray.train.report(dataclasses.asdict(report) if dist.rank() == 0 else {})

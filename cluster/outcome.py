@@ -1,7 +1,6 @@
 """What a finished run leaves for people: summary, ranked galleries, a plot of the rounds."""
 
 import io
-import json
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,10 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cluster import checkpoints
+from cluster.card import Card, with_scores
 from cluster.hooks import best_round, ranking_file
 from cluster.inputs import Inputs
 from cluster.storage import Folder
 from cluster.tracking import Tracker
+from cluster.uploads import PICTURE, PLOT, SUMMARY, deliver
 from cluster.worker import Job, pick_device
 from reid.data.steps import ImageStore
 from reid.evaluate import Evaluation, evaluate, metrics
@@ -30,12 +31,12 @@ from reid.override import config_hash
 from reid.recipes import build, method_of, restore
 from reid.types import Retrieval
 
-SUMMARY = "summary.json"
-PICTURE, PLOT = "ranking.png", "rounds.png"
 NUM_QUERIES = 6
 
 
-def conclude(job: Job, inputs: Inputs, tracker: Tracker, *, wall_seconds: float) -> dict[str, Any]:
+def conclude(
+    job: Job, inputs: Inputs, tracker: Tracker, card: Card, *, wall_seconds: float
+) -> dict[str, Any]:
     """Write `summary.json` and the picture into the run's folder and the tracker; return the first.
 
     The chosen round is the last, or with `selection="oracle"` the best on the target's test split.
@@ -69,28 +70,16 @@ def conclude(job: Job, inputs: Inputs, tracker: Tracker, *, wall_seconds: float)
     figures[PLOT] = rounds_figure(
         summary["rounds"], direct_transfer=summary["direct_transfer"], title=job.name
     )
-    publish(job, tracker, summary, figures)
-    return summary
-
-
-def publish(
-    job: Job, tracker: Tracker, summary: dict[str, Any], figures: dict[str, Figure]
-) -> None:
-    """Put figures and summary into the run's folder, the summary last, and into the tracker."""
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in figures.items():
             path = Path(folder) / name
             save_figure(figure, path)
             job.folder.write(name, path.read_bytes())
-            tracker.artifact(path)
-        path = Path(folder) / SUMMARY
-        path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        tracker.artifact(path)
-    if summary["adapted"] is not None:
-        scores = summary["direct_transfer"].items()
-        tracker.values({f"eval/direct_transfer/{key}": value for key, value in scores}, step=0)
-    tracker.tag("reid.checkpoint", f"{job.folder.path}/checkpoints")
+    note = with_scores(card.note, summary)
+    deliver(tracker, job.folder, summary, note=note, model=job.where.register)
+    # Last: a run that is killed before it concludes again, and is sent again.
     job.folder.write_json(SUMMARY, summary)
+    return summary
 
 
 def score_first(job: Job, inputs: Inputs) -> Evaluation:

@@ -2,22 +2,26 @@
 
 import difflib
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from cluster import checkpoints, tracking
+from cluster import checkpoints
 from cluster.board import Show
+from cluster.card import begin, card_of
 from cluster.checkpoints import NoCheckpoint
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, open_inputs
 from cluster.launch import connected, launch
-from cluster.outcome import SUMMARY, conclude
+from cluster.nodes import Sampler, everywhere, here
+from cluster.outcome import conclude
 from cluster.storage import Folder
+from cluster.uploads import SUMMARY, TakeSamples, sending, stop
 from cluster.worker import Job, backbone_weights
 from reid.checkpoint import RunState
-from reid.override import config_hash, differences, flatten
-from reid.recipes import RUNS, RunConfig, method_of
+from reid.override import differences, flatten
+from reid.recipes import RUNS, RunConfig
 
 CONFIG = "config.json"
 
@@ -83,29 +87,27 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
 
 def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
     """Train a checked job from where it stands, and conclude it."""
-    tracker = tracking.start(
-        uri=tracking_uri(job.where),
-        experiment=job.where.experiment,
-        run_key=f"{job.folder.path}#{config_hash(job.config)}",
-        name=job.name,
-        params=flatten(job.config),
-        tags={
-            "reid.config_hash": config_hash(job.config),
-            "reid.method": method_of(job.config),
-            "reid.folder": job.folder.path,
-            **{f"reid.{key}": value for key, value in inputs.manifest.items()},
-        },
-    )
+    card = card_of(job, inputs)
+    tracker = begin(job, card, uri=tracking_uri(job.where))
     started = time.time() - spent(job.folder)
     try:
         if not is_trained(job):
-            launch(job, inputs=inputs, tracker=tracker, show=show)
-        summary = conclude(job, inputs, tracker, wall_seconds=time.time() - started)
+            with observed(job, started=started) as take, sending(tracker, job.folder, take=take):
+                launch(job, inputs=inputs, show=show)
+        return conclude(job, inputs, tracker, card, wall_seconds=time.time() - started)
     except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        stop(tracker, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
-    tracker.finish("FINISHED")
-    return summary
+
+
+@contextmanager
+def observed(job: Job, *, started: float) -> Iterator[TakeSamples | None]:
+    """Yield what samples the run's nodes, None where nothing is to be sampled."""
+    if not job.where.node_metrics_s:
+        yield None
+        return
+    with everywhere() if job.where.num_workers else nullcontext(here()) as ask:
+        yield Sampler(ask, interval_s=job.where.node_metrics_s, started=started).take
 
 
 def is_trained(job: Job) -> bool:

@@ -3,11 +3,9 @@
     python -m jobs.benchmark demo --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
     python -m jobs.benchmark clustering [--json FILE]
-<<<<<<< HEAD
     python -m jobs.benchmark messaging [--json FILE]
-=======
     python -m jobs.benchmark scale [--json FILE]
->>>>>>> 255a252eb01017a75d64e17c154104577389b7a8
+    python -m jobs.benchmark workers [--json FILE]
 
 `--help` after a name lists its options.
 """
@@ -24,7 +22,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo, messaging, methods, scale
+from jobs.benchmarks import clustering, data, demo, messaging, methods, scale, workers
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
@@ -34,6 +32,7 @@ Benchmark = (
     | Annotated[methods.Options, tyro.conf.subcommand("methods")]
     | Annotated[messaging.Options, tyro.conf.subcommand("messaging")]
     | Annotated[scale.Options, tyro.conf.subcommand("scale")]
+    | Annotated[workers.Options, tyro.conf.subcommand("workers")]
 )
 
 

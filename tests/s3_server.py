@@ -1,9 +1,9 @@
 """An S3 server for tests: as much of the protocol as pyarrow speaks, on loopback.
 
-    python tests/s3_server.py [PORT FOLDER]
+    python tests/s3_server.py [PORT FOLDER [ADDRESS]]
 
-prints its port and serves until its standard input ends. Objects are in memory; with a folder also
-there, for the next server of it.
+prints its port and serves until its standard input ends, on loopback or at an address of this
+machine. Objects are in memory; with a folder also there, for the next server of it.
 
 Objects are at /BUCKET/KEY; nothing is signed or checked. What a test asks of the server itself:
 
@@ -21,6 +21,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+from uuid import uuid4
 from xml.sax.saxutils import escape
 
 XML = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -47,6 +48,11 @@ class Objects:
             part.write_bytes(data)
             part.replace(file)
         self.buckets[bucket][key] = (data, time.time())
+
+    def delete(self, bucket: str, key: str) -> None:
+        self.buckets[bucket].pop(key, None)
+        if self.folder:
+            (self.folder / quote(bucket, safe="") / quote(key, safe="")).unlink(missing_ok=True)
 
     def take_fault(self, command: str) -> str:
         """Return the fault this request suffers, "" for none."""
@@ -110,22 +116,23 @@ class Handler(BaseHTTPRequestHandler):
             data = self._chunks()
         if "aws-chunked" not in self.headers.get("Content-Encoding", ""):
             return data
-        parts = b""  # chunks inside the body, each after a line "SIZE;..."
-        while data:
-            line, _, data = data.partition(b"\r\n")
-            if not (size := int(line.split(b";")[0], 16)):
+        parts, start = [], 0  # chunks inside the body, each after a line "SIZE;..."
+        while start < len(data):
+            end = data.index(b"\r\n", start)
+            if not (size := int(data[start:end].split(b";")[0], 16)):
                 break
-            parts, data = parts + data[:size], data[size + 2 :]
-        return parts
+            parts.append(data[end + 2 : end + 2 + size])
+            start = end + size + 4
+        return b"".join(parts)
 
     def _chunks(self) -> bytes:
-        data = b""
+        parts = []
         while size := int(self.rfile.readline().split(b";")[0], 16):
-            data += self.rfile.read(size)
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
         while self.rfile.readline().strip():
             pass
-        return data
+        return b"".join(parts)
 
     def _control(self, query: dict[str, str]) -> None:
         if "fault" in query:
@@ -179,7 +186,7 @@ class Handler(BaseHTTPRequestHandler):
             self.objects.put(bucket, key, body)
             self._reply(200, headers={"ETag": _etag(body)})
         elif self.command == "DELETE":
-            held.pop(key, None)
+            self.objects.delete(bucket, key)
             self._reply(204)
         elif key not in held:
             self._error(404, "NoSuchKey")
@@ -198,7 +205,7 @@ class Handler(BaseHTTPRequestHandler):
         uploads = self.objects.uploads
         if "uploads" in query:
             with self.objects.lock:
-                upload = f"upload{len(uploads)}"
+                upload = uuid4().hex
                 uploads[upload] = {}
             inside = f"<UploadId>{upload}</UploadId>"
             tag = "InitiateMultipartUploadResult"
@@ -207,11 +214,12 @@ class Handler(BaseHTTPRequestHandler):
             self._reply(200, headers={"ETag": _etag(body)})
             return
         elif self.command == "DELETE":
-            uploads[query["uploadId"]] = {}
+            uploads.pop(query["uploadId"], None)
             self._reply(204)
             return
         else:
-            data = b"".join(part for _, part in sorted(uploads[query["uploadId"]].items()))
+            held = uploads.pop(query["uploadId"])
+            data = b"".join(part for _, part in sorted(held.items()))
             self.objects.put(bucket, key, data)
             inside, tag = f"<ETag>{escape(_etag(data))}</ETag>", "CompleteMultipartUploadResult"
         names = f"<Bucket>{bucket}</Bucket><Key>{escape(key)}</Key>"
@@ -244,7 +252,7 @@ def main() -> None:
     """Serve until standard input ends."""
     port, folder = (int(sys.argv[1]), Path(sys.argv[2])) if sys.argv[1:] else (0, None)
     Handler.objects = Objects(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server = ThreadingHTTPServer((sys.argv[3] if sys.argv[3:] else "127.0.0.1", port), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(server.server_port, flush=True)

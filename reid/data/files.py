@@ -180,6 +180,10 @@ def write(name: str, data: Any) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error  # a full disk names no file
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

@@ -93,7 +93,7 @@ def label(tmp_path: Path, shown: Shown) -> Callable[..., Any]:
     """Return `label(recipe, round)` of hooks in this process."""
     hooks = RunHooks(
         Folder(str(tmp_path)),
-        LocalLink(num_shards=2, tracker=None, show=lambda *line: shown.append(line)),
+        LocalLink(num_shards=2, show=lambda *line: shown.append(line)),
         pixels=Pixels(),
         truth=TRUTH,
         camid=np.arange(NUM_IMAGES) % NUM_CAMERAS,

@@ -1,5 +1,6 @@
 """Files of a run: whole or absent, and a folder that travels between processes."""
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -148,3 +149,13 @@ def test_folder_pickles(folder: Folder) -> None:
     copy = pickle.loads(pickle.dumps(folder))
     assert copy == folder
     assert copy.read("a") == b"1"
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '{tmp_path}/states/last.pt'"):
+        Folder(str(tmp_path)).write("states/last.pt", b"state")
+    assert not list((tmp_path / "states").iterdir())

@@ -1,0 +1,192 @@
+"""What a run sends to MLflow, taken from the run's folder, so that it can be sent at any time.
+
+Training writes each stretch to the folder's `history` and never waits for a server. A thread of the
+driver sends what is new; a server that is away for a while gets it later, and one that is away for
+good can get it from `python -m jobs.upload FOLDER` when the run has long ended.
+"""
+
+import dataclasses
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cluster import checkpoints
+from cluster.storage import Folder
+from cluster.tracking import Sample, Tracker, reason
+from reid.export import embedding, preprocessing
+from reid.recipes import restore
+from reid.types import Report
+
+log = logging.getLogger(__name__)
+
+HISTORY, SUMMARY = "history", "summary.json"
+BEST = "best.pt"
+"""the state after the best round, kept where the run selects by `oracle`"""
+PICTURE, PLOT = "ranking.png", "rounds.png"
+POLL_S, MAX_PAUSE_S = 5.0, 60.0
+"""seconds between looks for something new, and the longest pause while the server is away"""
+PATIENCE_S = 90.0
+"""seconds a run waits at its end for a server that is away"""
+MAX_SAMPLES = 200_000
+"""values of nodes kept for a server that is away; the oldest are dropped"""
+
+TakeSamples = Callable[[], Sequence[Sample]]
+
+
+def keep(run: Folder, report: Report) -> None:
+    """Put a report into the run's folder, with the time it was made."""
+    kept = {**dataclasses.asdict(report), "time_ms": int(time.time() * 1000)}
+    (run / HISTORY).write_json(f"step={report.first_step:08d}.json", kept)
+
+
+class Outbox:
+    """What of a run's folder, and of what is sampled beside it, was not sent yet."""
+
+    def __init__(self, tracker: Tracker, run: Folder, take: TakeSamples | None = None) -> None:
+        self.tracker, self.run = tracker, run
+        self._take = take
+        self._samples: deque[Sample] = deque(maxlen=MAX_SAMPLES)
+        self._sent: set[str] = set()
+        self._away = False
+
+    def send(self) -> None:
+        """Send all that is new; raises whatever MLflow raises."""
+        if self._take is not None:
+            self._samples.extend(self._take())
+        history = self.run / HISTORY
+        for name in history.names():
+            if name not in self._sent:
+                part = history.read_json(name)
+                time_ms = part.pop("time_ms")
+                self.tracker.report(Report(**part), time_ms=time_ms)
+                self._sent.add(name)
+        if self._samples:
+            waiting = list(self._samples)
+            self.tracker.samples(waiting)
+            self._samples.clear()
+
+    def try_send(self) -> bool:
+        """Send all that is new and tell whether it went; a server that is away is no error."""
+        try:
+            self.send()
+        except Exception as error:  # of many libraries; none may end a training
+            if not self._away:
+                log.warning(
+                    "MLflow at %s is away (%s); training goes on, its figures wait in %s",
+                    self.tracker.uri, reason(error), self.run.path,
+                )  # fmt: skip
+            self._away = True
+            return False
+        if self._away:
+            log.warning("MLflow at %s is back and has all figures", self.tracker.uri)
+        self._away = False
+        return True
+
+
+@contextmanager
+def sending(tracker: Tracker, run: Folder, *, take: TakeSamples | None = None) -> Iterator[None]:
+    """Send from a thread, while the block runs, what is written to a run's folder, and samples.
+
+    `take` returns the samples made since it was last called.
+    """
+    outbox = Outbox(tracker, run, take)
+    done = threading.Event()
+
+    def work() -> None:
+        pause = POLL_S
+        while not done.wait(pause):
+            pause = POLL_S if outbox.try_send() else min(2 * pause, MAX_PAUSE_S)
+
+    thread = threading.Thread(target=work, name="mlflow", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        outbox.try_send()
+
+
+def deliver(
+    tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: str, model: str | None
+) -> bool:
+    """Send all of a finished run, again for `PATIENCE_S` seconds; tell whether it went.
+
+    `model`: the registered model that its network becomes a version of. Where the run was not
+    taken, a warning says how to send it later.
+    """
+    until, pause = time.monotonic() + PATIENCE_S, 1.0
+    outbox = Outbox(tracker, run)
+    while True:
+        try:
+            outbox.send()
+            conclude(tracker, run, summary, note=note)
+            if model is not None:
+                register(tracker, run, summary, name=model)
+            return True
+        except Exception as error:  # of many libraries; none may end a finished training
+            if time.monotonic() + pause > until:
+                log.warning(
+                    "MLflow at %s did not take the run (%s). The run is whole in %s; send it later "
+                    "with: python -m jobs.upload %s%s",
+                    tracker.uri, reason(error), run.path, run.path,
+                    "" if model is None else f" --register {model}",
+                )  # fmt: skip
+                return False
+        time.sleep(pause)
+        pause = min(2 * pause, 10.0)
+
+
+def conclude(tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: str) -> None:
+    """Send what stands behind the last round: scores, pictures, summary; close the run."""
+    if summary["adapted"] is not None:
+        scores = summary["direct_transfer"].items()
+        tracker.values({f"eval/direct_transfer/{key}": value for key, value in scores}, step=0)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in (PICTURE, PLOT):
+            if run.exists(name):
+                path = Path(folder) / name
+                path.write_bytes(run.read(name))
+                tracker.artifact(path)
+        path = Path(folder) / SUMMARY
+        path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        tracker.artifact(path)
+    tracker.tag("reid.checkpoint", f"{run.path}/checkpoints")
+    tracker.note(note)
+    tracker.finish("FINISHED")
+
+
+def register(tracker: Tracker, run: Folder, summary: dict[str, Any], *, name: str) -> str:
+    """Register the network of a finished run's selected round; return the version.
+
+    Raises ValueError when the checkpoint is not that round's, or does not fit this version.
+    """
+    oracle = summary["selection"] == "oracle" and run.exists(BEST)
+    state = checkpoints.read(f"{run.path}/{BEST}" if oracle else run.path)
+    recipe = restore(state)
+    scores = summary["adapted"] or summary["direct_transfer"]
+    about = {
+        **preprocessing(recipe.config),
+        "method": summary["method"],
+        "source": summary["source"],
+        "target": summary["target"],
+        "config_hash": summary["config_hash"],
+        "round": state.round - 1,
+        "selection": summary["selection"],
+    }
+    return tracker.register(embedding(recipe), name=name, about=about, scores=scores)
+
+
+def stop(tracker: Tracker, status: str) -> None:
+    """Close a run that did not end well, where the server is there; raises nothing."""
+    try:
+        tracker.finish(status)
+    except Exception as error:  # the run's own error is what matters
+        log.warning("MLflow at %s does not know that the run %s (%s)", tracker.uri, status, error)
