@@ -147,8 +147,10 @@ def deliver(
 def conclude(tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: str) -> None:
     """Send what stands behind the last round: scores, pictures, summary; close the run."""
     if summary["adapted"] is not None:
+        history = run / HISTORY
+        first = history.read_json(history.names()[0])["time_ms"]
         scores = summary["direct_transfer"].items()
-        tracker.values({f"eval/direct_transfer/{key}": value for key, value in scores}, step=0)
+        tracker.samples([(f"eval/direct_transfer/{key}", x, first, 0) for key, x in scores])
     with tempfile.TemporaryDirectory() as folder:
         for name in (PICTURE, PLOT):
             if run.exists(name):
