@@ -48,11 +48,12 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
 
     Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
     """
-    if where.num_workers and config.num_identities % where.num_workers:
-        raise ValueError(
-            f"num_identities is {config.num_identities}, which {where.num_workers} workers cannot "
-            "share evenly; give a multiple with --num-identities"
-        )
+    for workers in where.world_sizes:
+        if workers and config.num_identities % workers:
+            raise ValueError(
+                f"num_identities is {config.num_identities}, which {workers} workers cannot "
+                "share evenly; give a multiple with --num-identities"
+            )
     target = open_data(*_place(config.target, where), where, show=show)
     if not len(target.query):
         raise ValueError(

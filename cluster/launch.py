@@ -100,6 +100,20 @@ def check_resources(where: ClusterConfig) -> None:
             )
 
 
+def scaling(where: ClusterConfig) -> ray.train.ScalingConfig:
+    """Return how many workers there are to be, and what each reserves."""
+    elastic = where.max_workers is not None
+    return ray.train.ScalingConfig(
+        num_workers=(where.num_workers, where.max_workers) if elastic else where.num_workers,
+        elastic_resize_monitor_interval_s=where.resize_every_s,
+        use_gpu=where.use_gpu,
+        resources_per_worker={
+            "CPU": where.cpus_per_worker,
+            **({"GPU": 1} if where.use_gpu else {}),
+        },
+    )
+
+
 def _trainer(job: Job, link: RayLink) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
@@ -110,14 +124,7 @@ def _trainer(job: Job, link: RayLink) -> TorchTrainer:
             backend="cpu:gloo,cuda:nccl" if where.use_gpu else "gloo",
             timeout_s=int(where.call_timeout_s),
         ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=where.num_workers,
-            use_gpu=where.use_gpu,
-            resources_per_worker={
-                "CPU": where.cpus_per_worker,
-                **({"GPU": 1} if where.use_gpu else {}),
-            },
-        ),
+        scaling_config=scaling(where),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=job.folder.path if job.folder.is_local else job.folder.uri,

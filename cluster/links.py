@@ -59,6 +59,10 @@ class Link(Protocol):
         """Tell those who watch the run that a stretch of training is over (all ranks meet)."""
         ...
 
+    def notice(self) -> str | None:
+        """Return what was heard of machines that will be taken away, the same on every rank."""
+        ...
+
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""
         ...
@@ -90,6 +94,10 @@ class LocalLink:
 
     def report(self, report: Report) -> None:
         """Tell nobody: what is kept in the run's folder is all there is to know."""
+
+    def notice(self) -> str | None:
+        """Return None: nobody tells a process on its own."""
+        return None
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""
@@ -145,6 +153,16 @@ class RayLink:
         import ray.train
 
         ray.train.report(dataclasses.asdict(report) if dist.rank() == 0 else {})
+
+    def notice(self) -> str | None:
+        """Return which nodes Ray will lose and when, from rank 0, through an actor."""
+        import ray.train
+
+        found = ray.train.get_preemption_info()
+        if found is None:
+            return None
+        nodes = ", ".join(found.preempted_node_ids)
+        return f"ranks {found.preempted_ranks} on {nodes} will be gone by {found.deadline_ms} ms"
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Tell the driver's board, from rank 0, without waiting."""
