@@ -96,7 +96,8 @@ def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
                 launch(job, inputs=inputs, show=show)
         return conclude(job, inputs, tracker, card, wall_seconds=time.time() - started)
     except BaseException as error:
-        stop(tracker, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        killed = isinstance(error, KeyboardInterrupt | SystemExit)
+        stop(tracker, "KILLED" if killed else "FAILED")
         raise
 
 

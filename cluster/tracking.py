@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Tracker:
         `time_ms`: when it was made; None: now.
         """
         stop = report.first_step + len(report.series["lr"])
-        sent = int(self._client.get_run(self.run_id).data.tags.get(SENT, 0))
+        sent = self.sent_steps()
         if sent >= stop:
             return
         made = time_ms if time_ms is not None else int(time.time() * 1000)
@@ -82,6 +82,10 @@ class Tracker:
         values += [(key, value, made, stop) for key, value in at_end(report).items()]
         self.samples(values)
         self.tag(SENT, str(stop))
+
+    def sent_steps(self) -> int:
+        """Return up to which global step the run was sent."""
+        return int(self._client.get_run(self.run_id).data.tags.get(SENT, 0))
 
     def samples(self, values: Sequence[Sample]) -> None:
         """Send values that carry their times and steps."""
@@ -252,15 +256,7 @@ def _describe(tracker: Tracker, params: Mapping[str, Any], data: Sequence[DataPa
                 digest=part.sha256[:16],
                 source_type="s3" if part.root.startswith("s3://") else "local",
                 source=json.dumps({"uri": part.root}),
-                profile=json.dumps(
-                    {
-                        "num_rows": part.num_images,
-                        "num_images": part.num_images,
-                        "num_identities": part.num_identities,
-                        "num_cameras": part.num_cameras,
-                        "manifest_sha256": part.sha256,
-                    }
-                ),
+                profile=json.dumps({"num_rows": part.num_images, **asdict(part)}),
             ),
             tags=[InputTag(MLFLOW_DATASET_CONTEXT, part.context)],
         )

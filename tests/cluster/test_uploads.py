@@ -108,6 +108,22 @@ def test_sending_twice_changes_nothing(run: Folder, tracker: Tracker) -> None:
     assert steps(tracker, "train/lr") == [0, 1, 2]
 
 
+def test_what_a_server_has_is_not_even_read_again(
+    run: Folder, tracker: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first_step in (0, 3, 6):
+        uploads.keep(run, report(first_step))
+    Outbox(tracker, run).send()
+    uploads.keep(run, report(9))
+    read, read_json = [], Folder.read_json
+    monkeypatch.setattr(
+        Folder, "read_json", lambda self, name: read.append(name) or read_json(self, name)
+    )
+    Outbox(tracker, run).send()  # as a resumed run does
+    assert read == ["step=00000006.json", "step=00000009.json"]
+    assert steps(tracker, "train/lr") == list(range(12))
+
+
 def test_a_server_that_is_away_gets_it_later(
     run: Folder,
     tracker: Tracker,
@@ -126,9 +142,9 @@ def test_a_server_that_is_away_gets_it_later(
     assert steps(tracker, "train/lr") == [0, 1, 2, 3, 4, 5]
     assert steps(tracker, "system/node/cpu_utilization_percentage") == [0]
     away, back = caplog.messages
-    assert "is away (ConnectionError: refused); training goes on" in away
+    assert "(ConnectionError: refused); training goes on" in away
     assert run.path in away
-    assert "is back" in back
+    assert "has all figures again" in back
 
 
 def test_the_thread_sends_while_the_run_goes_on(
