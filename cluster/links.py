@@ -72,6 +72,7 @@ class LocalLink:
     num_shards: int
     tracker: Tracker | None
     show: Progress
+    listen: Callable[[Report], None] | None = None
 
     def agree(self, compute: Callable[[], T]) -> T:
         """Return the value."""
@@ -94,6 +95,8 @@ class LocalLink:
         """Send a report to the tracker."""
         if self.tracker is not None:
             self.tracker.report(report)
+        if self.listen is not None:
+            self.listen(report)
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""

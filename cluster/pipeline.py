@@ -12,6 +12,7 @@ from cluster.checkpoints import NoCheckpoint
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, open_inputs
 from cluster.launch import connected, launch
+from cluster.listening import Listen
 from cluster.outcome import SUMMARY, conclude
 from cluster.storage import Folder
 from cluster.worker import Job, backbone_weights
@@ -22,10 +23,18 @@ from reid.recipes import RUNS, RunConfig, method_of
 CONFIG = "config.json"
 
 
-def run(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> dict[str, Any]:
+def run(
+    name: str,
+    config: RunConfig,
+    where: ClusterConfig,
+    *,
+    show: Show,
+    listen: Listen | None = None,
+) -> dict[str, Any]:
     """Train a run to its end and return its summary (`summary.json` of the run's folder).
 
     The same call again goes on where a killed one stopped, and returns at once when all is done.
+    `listen` hears the run's reports (see `launch`).
     Raises ValueError, before any training, for whatever cannot be trained.
     """
     where = where.resolved()
@@ -40,7 +49,7 @@ def run(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> di
         job = replace(job, starts=starts)
         # Only now: a refused config must not keep its corrected form out of the folder.
         job.folder.write_json(CONFIG, described(job.config))
-        return train(job, inputs, show=show)
+        return train(job, inputs, show=show, listen=listen)
 
 
 def described(config: RunConfig) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
     return path
 
 
-def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
+def train(job: Job, inputs: Inputs, *, show: Show, listen: Listen | None = None) -> dict[str, Any]:
     """Train a checked job from where it stands, and conclude it."""
     tracker = tracking.start(
         uri=tracking_uri(job.where),
@@ -100,10 +109,11 @@ def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
     started = time.time() - spent(job.folder)
     try:
         if not is_trained(job):
-            launch(job, inputs=inputs, tracker=tracker, show=show)
+            launch(job, inputs=inputs, tracker=tracker, show=show, listen=listen)
         summary = conclude(job, inputs, tracker, wall_seconds=time.time() - started)
     except BaseException as error:
-        tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # the latter: by a search
+        tracker.finish("KILLED" if stopped else "FAILED")
         raise
     tracker.finish("FINISHED")
     return summary

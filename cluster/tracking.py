@@ -8,7 +8,7 @@ round repeated after a failure gives the same values) is not sent twice.
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +119,17 @@ def start(
     for begin in range(0, len(rows), BATCH_PARAMS):
         client.log_batch(run_id, params=rows[begin : begin + BATCH_PARAMS])
     return Tracker(uri=uri, run_id=run_id)
+
+
+def children(parent: Tracker) -> dict[str, Tracker]:
+    """Return the runs that were started under a run, by their names."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    client = parent._client
+    experiment = client.get_run(parent.run_id).info.experiment_id
+    under = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+    runs = client.search_runs([experiment], filter_string=under)
+    return {run.info.run_name: replace(parent, run_id=run.info.run_id) for run in runs}
 
 
 def series_key(name: str) -> str:
