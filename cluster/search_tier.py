@@ -105,7 +105,7 @@ def sweep(job: Job, inputs: Inputs, grid: Sequence[Values], *, show: Show) -> Ti
     be clustered.
     """
     recipe, device = make_recipe(job, inputs), pick_device(job.where)
-    recipe.networks.to(device).eval()
+    recipe.networks.to(device).to(memory_format=torch.channels_last).eval()  # as the loop does
     view, store = recipe.views[0], inputs.tables["target"].store
     started = time.perf_counter()
     features = extract(

@@ -211,7 +211,7 @@ def tell_clustering(options: Options, summary: Mapping[str, Any]) -> list[str]:
 
 
 def train_command(options: Options, values: Mapping[str, Any]) -> str:
-    """Return the command that trains the run with values, and with what was asked for all trials."""
+    """Return the command that trains a run with values, and what was asked for all trials."""
     from cluster.search_space import as_options
 
     default: Any = flatten(RUNS[options.run])
