@@ -363,7 +363,7 @@ def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:
     refuse_other(asked)
     asked.folder.write_json("search.json", settings(asked))
     refuse_other(replace(asked, num_trials=9))
-    with pytest.raises(ValueError, match="objective: 'silhouette' -> 'oracle'.*give --name"):
+    with pytest.raises(ValueError, match=r"objective: 'silhouette' -> 'oracle'.*give --name"):
         refuse_other(replace(asked, objective="oracle"))
     with pytest.raises(ValueError, match="space: "):
         refuse_other(replace(asked, space=SPACE[:1]))
@@ -473,7 +473,7 @@ def test_grid_of_the_tier() -> None:
     assert [(v["dbscan.eps"], v["dbscan.min_samples"]) for v in radii] == [
         (e, m) for m in (2, 4) for e in (0.4, 0.5, 0.6)
     ]
-    with pytest.raises(ValueError, match="neither num_clusters nor dbscan.eps"):
+    with pytest.raises(ValueError, match=r"neither num_clusters nor dbscan\.eps"):
         grid_of((), RUNS["mmt-dbscan-demo"], num_images=99)
     (parameter,) = space_of("num_clusters=int:2:4")
     assert values_of(parameter, 20) == [2, 3, 4]
