@@ -210,9 +210,12 @@ def run_trials(
     assignment = Assignment(
         search=asked.name, config=asked.config, where=where, objective=asked.objective
     )
-    with watching(
-        lambda doing: watcher.trials([proposals.trials[n] for n in sorted(proposals.trials)], doing)
-    ) as board:
+
+    def look(doing: Doing) -> None:
+        # A copy: this runs in another thread than the search.
+        watcher.trials([trial for _, trial in sorted(dict(proposals.trials).items())], doing)
+
+    with watching(look) as board:
         quiet()
         tune.Tuner(
             tune.with_resources(
