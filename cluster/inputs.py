@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import ClusterConfig
-from cluster.tracking import DataPart
 from reid.data.datasets import load
 from reid.data.datasets.reading import require_identities
 from reid.data.decoding import named
@@ -25,6 +24,23 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPart:
+    """A part of a data set that a run reads, as MLflow lists it.
+
+    `context` is `training` or `testing`; `sha256` names the manifest: file names, identities and
+    cameras in the table's order.
+    """
+
+    name: str
+    root: str
+    context: str
+    num_images: int
+    num_identities: int
+    num_cameras: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)

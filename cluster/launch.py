@@ -17,18 +17,24 @@ from cluster.config import ClusterConfig
 from cluster.environment import VARIABLES
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
+from cluster.listening import Listen, Listening
 from cluster.shards import start_actors, stop_actors
 from cluster.worker import Job, work
 
 
-def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
+def launch(job: Job, *, inputs: Inputs, show: Show, listen: Listen | None = None) -> None:
     """Train a job to its end, from its last checkpoint when it has one.
 
-    `inputs` are used in this process only; workers open their own from the same cache. Raises
+    `inputs` are used in this process only; workers open their own from the same cache. `listen`
+    hears each report (see `cluster.listening`). Raises
     ray.train's error when the restarts are used up, ValueError when the cluster is too small.
     """
     if job.where.num_workers == 0:
-        work(job, LocalLink(num_shards=job.where.num_shards, show=show), inputs=inputs)
+        work(
+            job,
+            LocalLink(num_shards=job.where.num_shards, show=show, listen=listen),
+            inputs=inputs,
+        )
         return
     check_resources(job.where)
     actors = start_actors(
@@ -41,7 +47,7 @@ def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
     try:
         with watched(show) as board, interruptible():
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
-            _trainer(job, link).fit()
+            _trainer(job, link, listen).fit()
     finally:
         stop_actors(actors)
 
@@ -114,7 +120,7 @@ def scaling(where: ClusterConfig) -> ray.train.ScalingConfig:
     )
 
 
-def _trainer(job: Job, link: RayLink) -> TorchTrainer:
+def _trainer(job: Job, link: RayLink, listen: Listen | None) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
@@ -131,5 +137,6 @@ def _trainer(job: Job, link: RayLink) -> TorchTrainer:
             failure_config=ray.train.FailureConfig(
                 max_failures=where.max_failures, controller_failure_limit=where.max_failures
             ),
+            callbacks=[Listening(listen)] if listen else [],
         ),
     )

@@ -74,6 +74,7 @@ class LocalLink:
 
     num_shards: int
     show: Progress
+    listen: Callable[[Report], None] | None = None
 
     def agree(self, compute: Callable[[], T]) -> T:
         """Return the value."""
@@ -93,7 +94,9 @@ class LocalLink:
         solve({view: split(matrix, self.num_shards) for view, matrix in features.items()})
 
     def report(self, report: Report) -> None:
-        """Tell nobody: what is kept in the run's folder is all there is to know."""
+        """Tell the listener; what is kept in the run's folder is all there is to know."""
+        if self.listen is not None:
+            self.listen(report)
 
     def notice(self) -> str | None:
         """Return None: nobody tells a process on its own."""

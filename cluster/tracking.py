@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from reid.types import Report
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from torch import nn
+
+    from cluster.inputs import DataPart
 
 RUN_KEY = "reid.run_key"
 SENT = "reid.sent_steps"
@@ -37,23 +39,6 @@ Sample = tuple[str, float, int, int]
 
 class NoServer(ValueError):  # noqa: N818
     """The MLflow store cannot be reached, or refuses."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataPart:
-    """A part of a data set that a run reads, as MLflow lists it.
-
-    `context` is `training` or `testing`; `sha256` names the manifest: file names, identities and
-    cameras in the table's order.
-    """
-
-    name: str
-    root: str
-    context: str
-    num_images: int
-    num_identities: int
-    num_cameras: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +168,7 @@ def start(
     name: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
-    data: Sequence[DataPart] = (),
+    data: "Sequence[DataPart]" = (),
     parent: str | None = None,
 ) -> Tracker:
     """Return the tracker of the run with this key, made when it is new, re-opened when not.
@@ -240,7 +225,7 @@ def _open(
     return made
 
 
-def _describe(tracker: Tracker, params: Mapping[str, Any], data: Sequence[DataPart]) -> None:
+def _describe(tracker: Tracker, params: Mapping[str, Any], data: "Sequence[DataPart]") -> None:
     """Send parameters and data sets, to a found run too: it may have been killed before."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
@@ -331,6 +316,17 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def children(parent: Tracker) -> dict[str, Tracker]:
+    """Return the runs that were started under a run, by their names."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    client = parent._client
+    experiment = client.get_run(parent.run_id).info.experiment_id
+    under = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+    runs = client.search_runs([experiment], filter_string=under)
+    return {run.info.run_name: replace(parent, run_id=run.info.run_id) for run in runs}
 
 
 def series_key(name: str) -> str:

@@ -12,8 +12,9 @@ from mlflow.exceptions import MlflowException
 
 from cluster import card, tracking, uploads
 from cluster.card import Card
+from cluster.inputs import DataPart
 from cluster.storage import Folder
-from cluster.tracking import DataPart, NoServer, Tracker
+from cluster.tracking import NoServer, Tracker
 from cluster.uploads import Outbox
 from reid.types import Report
 
