@@ -8,13 +8,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from cluster.outcome import SUMMARY
 from cluster.search_figures import importances, parallel_figure, sensitivity_figure, tier_figure
 from cluster.search_plan import Search
 from cluster.search_tier import Tier, best_of
 from cluster.search_trials import BASELINE, Trial, best_of_trials, name_of, rank_correlation
 from cluster.storage import Folder
 from cluster.tracking import Tracker
+from cluster.uploads import SUMMARY
 from reid.evaluation.report import save_figure
 from reid.override import flatten
 

@@ -11,9 +11,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from cluster.outcome import SUMMARY, read_rounds
+from cluster.outcome import read_rounds
 from cluster.search_space import Values
 from cluster.storage import Folder
+from cluster.uploads import SUMMARY
 from reid.override import Scalar
 from reid.types import Report
 
