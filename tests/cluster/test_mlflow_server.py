@@ -76,8 +76,8 @@ def postgres() -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd="/", **user)
     try:
-        wait_for(lambda: is_open(port), process)
         made = f"host=127.0.0.1 port={port} user=mlflow password={PASSWORD} dbname=postgres"
+        wait_for(lambda: answers(made), process)
         with psycopg.connect(made, autocommit=True) as connection:
             for name in ("mlflow", "mlflow_auth"):
                 connection.execute(f"CREATE DATABASE {name}")
@@ -86,6 +86,14 @@ def postgres() -> Iterator[str]:
         process.send_signal(signal.SIGQUIT)
         process.wait()
         shutil.rmtree(folder)
+
+
+def answers(made: str) -> bool:
+    try:
+        psycopg.connect(made).close()
+    except psycopg.OperationalError:  # nobody listens yet, or it is starting up
+        return False
+    return True
 
 
 def is_open(port: int) -> bool:
