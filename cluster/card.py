@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster import tracking
-from cluster.inputs import Inputs
+from cluster.inputs import DataPart, Inputs
 from cluster.storage import Folder
-from cluster.tracking import DataPart, NoServer, Tracker
+from cluster.tracking import NoServer, Tracker
 from cluster.worker import Job
 from reid.override import config_hash, flatten
 from reid.recipes import RunConfig, method_of

@@ -16,6 +16,11 @@ class ClusterConfig:
 
     num_workers: int = 1
     """training processes (DDP); 0 trains in this process, without Ray"""
+    max_workers: int | None = None
+    """take up to so many workers when the cluster has room, and as few as num_workers when it has
+    not; each change goes on from the last checkpoint; None: always num_workers"""
+    resize_every_s: float = 60.0
+    """seconds between looks for room, where max_workers is given"""
     num_shards: int = 2
     """actors that hold the features and cluster them"""
     use_gpu: bool = False
@@ -72,6 +77,13 @@ class ClusterConfig:
         """Refuse values that cannot run."""
         if self.num_workers < 0:
             raise ValueError(f"num_workers is {self.num_workers}; give 0 (this process) or more")
+        if self.max_workers is not None and not 1 <= self.num_workers <= self.max_workers:
+            raise ValueError(
+                f"max_workers is {self.max_workers} and num_workers {self.num_workers}; give 1 or "
+                "more of the latter and at least as many of the former"
+            )
+        if self.resize_every_s <= 0:
+            raise ValueError(f"resize_every_s is {self.resize_every_s}; it must be above 0")
         if self.num_shards < 1:
             raise ValueError(f"num_shards is {self.num_shards}; it must be at least 1")
         if self.threads_per_worker < 1:
@@ -103,13 +115,18 @@ class ClusterConfig:
         )
 
     @property
+    def world_sizes(self) -> range:
+        """How many workers there may be."""
+        return range(self.num_workers, (self.max_workers or self.num_workers) + 1)
+
+    @property
     def needed_cpus(self) -> float:
-        """CPUs a run reserves."""
+        """CPUs a run reserves, with the fewest workers it may have."""
         return self.num_workers * self.cpus_per_worker + self.num_shards * self.cpus_per_shard
 
     @property
     def needed_gpus(self) -> float:
-        """GPUs a run reserves."""
+        """GPUs a run reserves, with the fewest workers it may have."""
         return self.num_workers * int(self.use_gpu) + self.num_shards * self.gpus_per_shard
 
 

@@ -1,6 +1,7 @@
 """What surrounds the loop in a run: labels committed to storage, states saved, reports sent."""
 
 import io
+import logging
 import time
 from collections.abc import Mapping
 
@@ -23,6 +24,8 @@ from reid.extract import features, rank_rows
 from reid.fit import Labelling
 from reid.recipes.contract import Recipe
 from reid.types import PseudoLabels, Report
+
+log = logging.getLogger(__name__)
 
 
 def ranking_file(round: int) -> str:
@@ -57,6 +60,7 @@ class RunHooks:
         self.pixels, self.device = pixels, device
         self.truth, self.camid = truth, camid
         self.round, self.num_rounds = 0, num_rounds
+        self.answered: str | None = None
 
     def label(self, recipe: Recipe, round: int) -> Labelling:
         """Return the round's committed labels; extract and cluster first where there are none.
@@ -95,6 +99,18 @@ class RunHooks:
     def progress(self, what: str, done: int, total: int, *, note: str = "") -> None:
         """Show how far a part of a round is."""
         self.link.progress(f"round {self.round + 1}/{self.num_rounds}: {what}", done, total, note)
+
+    def hurried(self) -> bool:
+        """Whether a machine of the group was given notice since the last save: then save now.
+
+        One notice is answered once; training goes on until the machine is gone.
+        """
+        notice = self.link.notice()
+        new = notice is not None and notice != self.answered
+        if new:
+            log.warning("round %d: %s; saving now", self.round, notice)
+        self.answered = notice
+        return new
 
     def _extract_and_cluster(self, recipe: Recipe, round: int) -> None:
         batch_size, num_rows = recipe.config.extract_batch, len(self.pixels)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.config import ClusterConfig
-from cluster.tracking import DataPart
 from reid.data.datasets import load
 from reid.data.datasets.reading import require_identities
 from reid.data.decoding import named
@@ -25,6 +24,23 @@ log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int, str], None]
 """Called with (what, done, total, note)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPart:
+    """A part of a data set that a run reads, as MLflow lists it.
+
+    `context` is `training` or `testing`; `sha256` names the manifest: file names, identities and
+    cameras in the table's order.
+    """
+
+    name: str
+    root: str
+    context: str
+    num_images: int
+    num_identities: int
+    num_cameras: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +64,12 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
 
     Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
     """
-    if where.num_workers and config.num_identities % where.num_workers:
-        raise ValueError(
-            f"num_identities is {config.num_identities}, which {where.num_workers} workers cannot "
-            "share evenly; give a multiple with --num-identities"
-        )
+    for workers in where.world_sizes:
+        if workers and config.num_identities % workers:
+            raise ValueError(
+                f"num_identities is {config.num_identities}, which {workers} workers cannot "
+                "share evenly; give a multiple with --num-identities"
+            )
     target = open_data(*_place(config.target, where), where, show=show)
     if not len(target.query):
         raise ValueError(

@@ -18,6 +18,7 @@ from cluster.config import ClusterConfig, named_values
 from cluster.environment import TOKEN_REMEDY, keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
+from cluster.listening import Listen, Listening
 from cluster.shards import start_actors, stop_actors
 from cluster.worker import Job, work
 
@@ -25,14 +26,19 @@ SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """set in drivers that Ray's Jobs API started"""
 
 
-def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
+def launch(job: Job, *, inputs: Inputs, show: Show, listen: Listen | None = None) -> None:
     """Train a job to its end, from its last checkpoint when it has one.
 
-    `inputs` are used in this process only; workers open their own from the same cache. Raises
+    `inputs` are used in this process only; workers open their own from the same cache. `listen`
+    hears each report (see `cluster.listening`). Raises
     ray.train's error when the restarts are used up, ValueError when the cluster is too small.
     """
     if job.where.num_workers == 0:
-        work(job, LocalLink(num_shards=job.where.num_shards, show=show), inputs=inputs)
+        work(
+            job,
+            LocalLink(num_shards=job.where.num_shards, show=show, listen=listen),
+            inputs=inputs,
+        )
         return
     check_resources(job.where)
     actors = start_actors(
@@ -46,7 +52,7 @@ def launch(job: Job, *, inputs: Inputs, show: Show) -> None:
     try:
         with watched(show) as board, interruptible():
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
-            _trainer(job, link).fit()
+            _trainer(job, link, listen).fit()
     finally:
         stop_actors(actors)
 
@@ -130,7 +136,22 @@ def check_resources(where: ClusterConfig) -> None:
             )
 
 
-def _trainer(job: Job, link: RayLink) -> TorchTrainer:
+def scaling(where: ClusterConfig) -> ray.train.ScalingConfig:
+    """Return how many workers there are to be, and what each reserves."""
+    elastic = where.max_workers is not None
+    return ray.train.ScalingConfig(
+        num_workers=(where.num_workers, where.max_workers) if elastic else where.num_workers,
+        elastic_resize_monitor_interval_s=where.resize_every_s,
+        use_gpu=where.use_gpu,
+        label_selector=named_values(where.train_labels, option="train_labels") or None,
+        resources_per_worker={
+            "CPU": where.cpus_per_worker,
+            **({"GPU": 1} if where.use_gpu else {}),
+        },
+    )
+
+
+def _trainer(job: Job, link: RayLink, listen: Listen | None) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
     os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
@@ -140,20 +161,13 @@ def _trainer(job: Job, link: RayLink) -> TorchTrainer:
             backend="cpu:gloo,cuda:nccl" if where.use_gpu else "gloo",
             timeout_s=int(where.call_timeout_s),
         ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=where.num_workers,
-            use_gpu=where.use_gpu,
-            label_selector=named_values(where.train_labels, option="train_labels") or None,
-            resources_per_worker={
-                "CPU": where.cpus_per_worker,
-                **({"GPU": 1} if where.use_gpu else {}),
-            },
-        ),
+        scaling_config=scaling(where),
         run_config=ray.train.RunConfig(
             name="ray",
             storage_path=job.folder.path if job.folder.is_local else job.folder.uri,
             failure_config=ray.train.FailureConfig(
                 max_failures=where.max_failures, controller_failure_limit=where.max_failures
             ),
+            callbacks=[Listening(listen)] if listen else [],
         ),
     )

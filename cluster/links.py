@@ -60,6 +60,10 @@ class Link(Protocol):
         """Tell those who watch the run that a stretch of training is over (all ranks meet)."""
         ...
 
+    def notice(self) -> str | None:
+        """Return what was heard of machines that will be taken away, the same on every rank."""
+        ...
+
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""
         ...
@@ -71,6 +75,7 @@ class LocalLink:
 
     num_shards: int
     show: Progress
+    listen: Callable[[Report], None] | None = None
 
     def agree(self, compute: Callable[[], T]) -> T:
         """Return the value."""
@@ -90,7 +95,13 @@ class LocalLink:
         solve({view: split(matrix, self.num_shards) for view, matrix in features.items()})
 
     def report(self, report: Report) -> None:
-        """Tell nobody: what is kept in the run's folder is all there is to know."""
+        """Tell the listener; what is kept in the run's folder is all there is to know."""
+        if self.listen is not None:
+            self.listen(report)
+
+    def notice(self) -> str | None:
+        """Return None: nobody tells a process on its own."""
+        return None
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Show how far the work is."""
@@ -149,6 +160,16 @@ class RayLink:
         import ray.train
 
         ray.train.report(dataclasses.asdict(report) if dist.rank() == 0 else {})
+
+    def notice(self) -> str | None:
+        """Return which nodes Ray will lose and when, from rank 0, through an actor."""
+        import ray.train
+
+        found = ray.train.get_preemption_info()
+        if found is None:
+            return None
+        nodes = ", ".join(found.preempted_node_ids)
+        return f"ranks {found.preempted_ranks} on {nodes} will be gone by {found.deadline_ms} ms"
 
     def progress(self, what: str, done: int, total: int, note: str) -> None:
         """Tell the driver's board, from rank 0, without waiting."""

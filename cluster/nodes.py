@@ -11,13 +11,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.tracking import Sample
+if TYPE_CHECKING:  # a node's process imports this file, and need not wait for torch
+    from cluster.tracking import Sample
 
 ANSWER_S = 5.0
 """seconds a node may take to answer before it is left out"""
@@ -86,7 +87,7 @@ class Sampler:
         self._ask, self._interval_s, self._started = ask, interval_s, started
         self._next = time.monotonic() + interval_s
 
-    def take(self) -> list[Sample]:
+    def take(self) -> "list[Sample]":
         """Return new samples; their steps are seconds since the run began."""
         if time.monotonic() < self._next:
             return []

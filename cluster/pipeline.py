@@ -14,6 +14,7 @@ from cluster.checkpoints import NoCheckpoint
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, open_inputs
 from cluster.launch import connected, launch
+from cluster.listening import Listen
 from cluster.nodes import Sampler, everywhere, here
 from cluster.outcome import conclude
 from cluster.storage import Folder
@@ -26,10 +27,18 @@ from reid.recipes import RUNS, RunConfig
 CONFIG = "config.json"
 
 
-def run(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> dict[str, Any]:
+def run(
+    name: str,
+    config: RunConfig,
+    where: ClusterConfig,
+    *,
+    show: Show,
+    listen: Listen | None = None,
+) -> dict[str, Any]:
     """Train a run to its end and return its summary (`summary.json` of the run's folder).
 
     The same call again goes on where a killed one stopped, and returns at once when all is done.
+    `listen` hears the run's reports (see `launch`).
     Raises ValueError, before any training, for whatever cannot be trained.
     """
     where = where.resolved()
@@ -44,7 +53,7 @@ def run(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) -> di
         job = replace(job, starts=starts)
         # Only now: a refused config must not keep its corrected form out of the folder.
         job.folder.write_json(CONFIG, described(job.config))
-        return train(job, inputs, show=show)
+        return train(job, inputs, show=show, listen=listen)
 
 
 def described(config: RunConfig) -> dict[str, Any]:
@@ -85,7 +94,7 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
     return path
 
 
-def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
+def train(job: Job, inputs: Inputs, *, show: Show, listen: Listen | None = None) -> dict[str, Any]:
     """Train a checked job from where it stands, and conclude it."""
     card = card_of(job, inputs)
     tracker = begin(job, card, uri=tracking_uri(job.where))
@@ -93,10 +102,11 @@ def train(job: Job, inputs: Inputs, *, show: Show) -> dict[str, Any]:
     try:
         if not is_trained(job):
             with observed(job, started=started) as take, sending(tracker, job.folder, take=take):
-                launch(job, inputs=inputs, show=show)
+                launch(job, inputs=inputs, show=show, listen=listen)
         return conclude(job, inputs, tracker, card, wall_seconds=time.time() - started)
     except BaseException as error:
-        stop(tracker, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # the latter: by a search
+        stop(tracker, "KILLED" if stopped else "FAILED")
         raise
 
 

@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from reid.types import Report
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from torch import nn
+
+    from cluster.inputs import DataPart
 
 RUN_KEY = "reid.run_key"
 SENT = "reid.sent_steps"
@@ -41,23 +43,6 @@ class NoServer(ValueError):  # noqa: N818
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPart:
-    """A part of a data set that a run reads, as MLflow lists it.
-
-    `context` is `training` or `testing`; `sha256` names the manifest: file names, identities and
-    cameras in the table's order.
-    """
-
-    name: str
-    root: str
-    context: str
-    num_images: int
-    num_identities: int
-    num_cameras: int
-    sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Tracker:
     """One run in one store; plain values, so it travels to other processes."""
 
@@ -70,7 +55,7 @@ class Tracker:
         `time_ms`: when it was made; None: now.
         """
         stop = report.first_step + len(report.series["lr"])
-        sent = int(self._client.get_run(self.run_id).data.tags.get(SENT, 0))
+        sent = self.sent_steps()
         if sent >= stop:
             return
         made = time_ms if time_ms is not None else int(time.time() * 1000)
@@ -83,6 +68,10 @@ class Tracker:
         values += [(key, value, made, stop) for key, value in at_end(report).items()]
         self.samples(values)
         self.tag(SENT, str(stop))
+
+    def sent_steps(self) -> int:
+        """Return up to which global step the run was sent."""
+        return int(self._client.get_run(self.run_id).data.tags.get(SENT, 0))
 
     def samples(self, values: Sequence[Sample]) -> None:
         """Send values that carry their times and steps."""
@@ -180,7 +169,7 @@ def start(
     name: str,
     params: Mapping[str, Any],
     tags: Mapping[str, str],
-    data: Sequence[DataPart] = (),
+    data: "Sequence[DataPart]" = (),
     parent: str | None = None,
 ) -> Tracker:
     """Return the tracker of the run with this key, made when it is new, re-opened when not.
@@ -238,7 +227,7 @@ def _open(
     return made
 
 
-def _describe(tracker: Tracker, params: Mapping[str, Any], data: Sequence[DataPart]) -> None:
+def _describe(tracker: Tracker, params: Mapping[str, Any], data: "Sequence[DataPart]") -> None:
     """Send parameters and data sets, to a found run too: it may have been killed before."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
     from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
@@ -254,15 +243,7 @@ def _describe(tracker: Tracker, params: Mapping[str, Any], data: Sequence[DataPa
                 digest=part.sha256[:16],
                 source_type="s3" if part.root.startswith("s3://") else "local",
                 source=json.dumps({"uri": part.root}),
-                profile=json.dumps(
-                    {
-                        "num_rows": part.num_images,
-                        "num_images": part.num_images,
-                        "num_identities": part.num_identities,
-                        "num_cameras": part.num_cameras,
-                        "manifest_sha256": part.sha256,
-                    }
-                ),
+                profile=json.dumps({"num_rows": part.num_images, **asdict(part)}),
             ),
             tags=[InputTag(MLFLOW_DATASET_CONTEXT, part.context)],
         )
@@ -337,6 +318,17 @@ def reason(error: BaseException) -> str:
         error = error.__cause__
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def children(parent: Tracker) -> dict[str, Tracker]:
+    """Return the runs that were started under a run, by their names."""
+    from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+    client = parent._client
+    experiment = client.get_run(parent.run_id).info.experiment_id
+    under = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent.run_id}'"
+    runs = client.search_runs([experiment], filter_string=under)
+    return {run.info.run_name: replace(parent, run_id=run.info.run_id) for run in runs}
 
 
 def series_key(name: str) -> str:

@@ -61,7 +61,10 @@ class Outbox:
         if self._take is not None:
             self._samples.extend(self._take())
         history = self.run / HISTORY
-        for name in history.names():
+        names = history.names()
+        if not self._sent.issuperset(names):
+            self._sent |= set(_before(names, self.tracker.sent_steps()))
+        for name in names:
             if name not in self._sent:
                 part = history.read_json(name)
                 time_ms = part.pop("time_ms")
@@ -79,15 +82,21 @@ class Outbox:
         except Exception as error:  # of many libraries; none may end a training
             if not self._away:
                 log.warning(
-                    "MLflow at %s is away (%s); training goes on, its figures wait in %s",
+                    "nothing reaches MLflow at %s (%s); training goes on, its figures wait in %s",
                     self.tracker.uri, reason(error), self.run.path,
                 )  # fmt: skip
             self._away = True
             return False
         if self._away:
-            log.warning("MLflow at %s is back and has all figures", self.tracker.uri)
+            log.warning("MLflow at %s has all figures again", self.tracker.uri)
         self._away = False
         return True
+
+
+def _before(names: Sequence[str], step: int) -> list[str]:
+    """Return the names of stretches that end at a step or before, in order: where others begin."""
+    first = [int(name.removesuffix(".json").partition("=")[2]) for name in names]
+    return [name for name, following in zip(names, first[1:], strict=False) if following <= step]
 
 
 @contextmanager
@@ -147,8 +156,10 @@ def deliver(
 def conclude(tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: str) -> None:
     """Send what stands behind the last round: scores, pictures, summary; close the run."""
     if summary["adapted"] is not None:
+        history = run / HISTORY
+        first = history.read_json(history.names()[0])["time_ms"]
         scores = summary["direct_transfer"].items()
-        tracker.values({f"eval/direct_transfer/{key}": value for key, value in scores}, step=0)
+        tracker.samples([(f"eval/direct_transfer/{key}", x, first, 0) for key, x in scores])
     with tempfile.TemporaryDirectory() as folder:
         for name in (PICTURE, PLOT):
             if run.exists(name):

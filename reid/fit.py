@@ -27,7 +27,7 @@ from reid.recipes.contract import CameraAware, Recipe, Remembering, RunConfig
 from reid.types import PseudoLabels, Report
 
 CHECK_EVERY = 10
-"""steps between looks at the loss: each waits for the device"""
+"""steps between looks at the loss, and at the hooks: each waits for the device"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,15 @@ class Hooks(Protocol):
 
     def progress(self, what: str, done: int, total: int, *, note: str = "") -> None:
         """Show how far a part of a round is."""
+        ...
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """Hooks that may want the state before its time: a machine is about to be taken away."""
+
+    def hurried(self) -> bool:
+        """Whether to save now, the same on every rank (all call in step)."""
         ...
 
 
@@ -102,7 +111,8 @@ def fit(
             labelling = begin_round(recipe, hooks, round)
             if config.optim.optimizer_reset:
                 optimizer = make_optimizer(recipe.student, config.optim)
-        for steps in stretches(step, config.steps_per_round, save_every_steps):
+        while step < config.steps_per_round:
+            steps = stretches(step, config.steps_per_round, save_every_steps)[0]
             started, waiting = time.perf_counter(), loaders.Waiting()
             series = train(
                 recipe,
@@ -116,6 +126,7 @@ def fit(
                 waiting=waiting,
             )
             seconds = time.perf_counter() - started
+            steps = range(step, step + len(series["lr"]))  # fewer where training was hurried
             done = _report(recipe, test, hooks, labelling, round, steps, series, seconds, device)
             hooks.report(replace(done, data_wait_s=waiting.seconds))
             if dist.rank() == 0:
@@ -125,6 +136,7 @@ def fit(
                 hooks.save(
                     snapshot(recipe, optimizer, round=at[0], step=at[1], labels=kept, loader=loader)
                 )
+            step = steps.stop
         step, labels = 0, {}
 
 
@@ -159,10 +171,9 @@ def train(
 ) -> dict[str, list[float]]:
     """Make the round's updates `steps`; return {loss term or "lr": one value a step}.
 
-    `waiting` takes the time spent without a batch.
-
-    Ends with BatchNorm statistics averaged over ranks. Raises FloatingPointError when the loss is
-    not finite.
+    Makes fewer where the hooks hurry: up to the next look at the loss. `waiting` takes the time
+    spent without a batch. Ends with BatchNorm statistics averaged over ranks. Raises
+    FloatingPointError when the loss is not finite.
     """
     config = recipe.config
     made = loaders.by_name(loader)(
@@ -195,6 +206,8 @@ def train(
         if (step + 1) % CHECK_EVERY == 0 or step == steps[-1]:
             total = _finite_total(history[-1], round=round, step=step)
             hooks.progress("train", step + 1, config.steps_per_round, note=f"loss {total:.2f}")
+            if step != steps[-1] and isinstance(hooks, Hurried) and hooks.hurried():
+                break
     dist.average_buffers(recipe.networks)
     columns = {name: torch.stack([row[name] for row in history]).tolist() for name in history[0]}
     return {**columns, "lr": rates}

@@ -100,6 +100,30 @@ def test_either_loader_trains_and_is_kept_in_the_state(tiny_configs, run):
     assert found == pytest.approx(wanted, abs=1e-3)
 
 
+@pytest.mark.parametrize("method", ["source", "core_reid_v2"])
+def test_a_hurried_save_lies_inside_a_round_and_changes_no_bit(
+    method, tiny_configs, run, make_hooks, monkeypatch
+):
+    monkeypatch.setattr("reid.fit.CHECK_EVERY", 2)
+    config = replace(tiny_configs[method], num_rounds=2)
+    asked = []
+
+    def hurried(hooks):
+        asked.append(len(hooks.saved_at))
+        return len(asked) == 2  # in the second round
+
+    whole, _ = run(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(make_hooks()), "hurried", hurried, raising=False)
+        recipe, hooks = run(config, keep_at=[(1, 2)])
+    assert asked == [0, 1]
+    assert hooks.saved_at == [(1, 0), (1, 2), (2, 0)]
+    assert [(r.round, r.first_step) for r in hooks.reports] == [(0, 0), (1, 3), (1, 5)]
+    assert digest(recipe) == digest(whole)
+    resumed, _ = run(config, state=from_bytes(hooks.states[0], name="memory"))
+    assert digest(resumed) == digest(whole)
+
+
 def test_a_finished_run_has_nothing_left_to_do(tiny_configs, run):
     config = replace(tiny_configs["source"], num_rounds=1, steps_per_round=1)
     _, first = run(config, keep_at=[(1, 0)])
