@@ -38,7 +38,7 @@ from cluster.search_plan import (
     settings,
 )
 from cluster.search_proposals import NUMBER, Proposals
-from cluster.search_space import check
+from cluster.search_space import check, count_unfit
 from cluster.search_tier import Tier, grid_of, sweep
 from cluster.search_trial import OBJECTIVE, ROUND, Assignment, train_trial
 from cluster.search_trials import (
@@ -81,7 +81,11 @@ def search(asked: Search, *, watcher: Watcher) -> dict[str, Any]:
     asked = replace(asked, where=asked.where.resolved())
     refuse_other(asked)
     inputs = open_inputs(asked.config, asked.where, show=watcher.show)
-    check(asked.space, asked.config, num_images=inputs.sizes.num_images)
+    num_images = inputs.sizes.num_images
+    check(asked.space, asked.config, num_images=num_images)
+    unfit, tried = count_unfit(asked.space, asked.config, num_images=num_images)
+    if unfit:
+        watcher.say(f"{unfit} of {tried} combinations of ends cannot train and will make no trial")
     with connected(asked.where):
         num_concurrent = capacity(asked, say=watcher.say)
         job = prepared(asked, show=watcher.show)
@@ -269,6 +273,7 @@ def quiet() -> None:
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_SIGINT_HANDLER="1",
+        RAY_AIR_NEW_OUTPUT="0",
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # rounds without an evaluation have no objective
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

@@ -10,10 +10,10 @@ from ray import tune
 
 from cluster.config import ClusterConfig
 from cluster.pipeline import described
-from cluster.search_space import Parameter, overridden
+from cluster.search_space import Parameter
 from cluster.search_trials import Objective
 from cluster.storage import Folder
-from reid.override import differences
+from reid.override import differences, override_all
 from reid.recipes import RunConfig
 
 SETTINGS = "search.json"
@@ -137,7 +137,7 @@ def edges(asked: Search) -> list[RunConfig]:
     """Return the configs that differ from the run's own in where backbones come from."""
     paths = {"backbone", *asked.config.starts}
     return [
-        overridden(asked.config, {parameter.path: value})
+        override_all(asked.config, {parameter.path: value})
         for parameter in asked.space
         if parameter.path in paths
         for value in parameter.edges

@@ -13,10 +13,10 @@ import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from reid.override import Scalar, flatten, override
+from reid.override import Scalar, flatten, override_all
 from reid.recipes import RunConfig
 
 Kind = Literal["float", "log", "int", "logint", "ema", "choice"]
@@ -143,25 +143,22 @@ def kind_of_clustering(config: RunConfig) -> Literal["kmeans", "dbscan", "none"]
     return "kmeans" if asked == "kmeans" else "dbscan"
 
 
-def overridden(config: RunConfig, values: Values) -> RunConfig:
-    """Return a config with values in place; ValueError for what it refuses."""
-    for path, value in values.items():
-        config = override(config, path, value)
-    return config
-
-
 def check(space: Sequence[Parameter], config: RunConfig, *, num_images: int) -> None:
-    """Raise ValueError unless the config can train with every edge of the space, one at a time.
+    """Raise ValueError unless the config can train with every edge of the space.
 
-    `num_images` are the target's training images. What does not fit together is found later: such
-    a trial is not started.
+    With its own values elsewhere, or else with some edges of the others. `num_images` are the
+    target's training images. What does not fit together is found later: it makes no trial.
     """
     for parameter in space:
+        others = [other for other in space if other is not parameter]
         for value in parameter.edges:
-            try:
-                overridden(config, {parameter.path: value}).check_target(num_images)
-            except ValueError as error:
-                raise ValueError(f"the space has {parameter}: {error}") from None
+            edge = {parameter.path: value}
+            why = why_unfit(config, edge, num_images=num_images)
+            if why is not None and not any(
+                why_unfit(config, edge | corner, num_images=num_images) is None
+                for corner in corners(others)
+            ):
+                raise ValueError(f"the space has {parameter}: {why}")
         if parameter.kind == "ema" and not parameter.high < 1:
             raise ValueError(
                 f"the space has {parameter}; a logarithmic scale of 1 - m ends below 1, such as "
@@ -169,22 +166,26 @@ def check(space: Sequence[Parameter], config: RunConfig, *, num_images: int) -> 
             )
 
 
-def num_unfit(space: Sequence[Parameter], config: RunConfig, *, num_images: int) -> int:
-    """Return how many combinations of edges cannot train; none where too many would be tried."""
-    if math.prod(len(parameter.edges) for parameter in space) > MAX_CORNERS:
-        return 0
-    corners = product(*(parameter.edges for parameter in space))
+def corners(space: Sequence[Parameter]) -> Iterator[dict[str, Scalar]]:
+    """Yield the combinations of the edges of a space, the first `MAX_CORNERS` of them."""
     paths = [parameter.path for parameter in space]
-    return sum(
-        why_unfit(config, dict(zip(paths, corner, strict=True)), num_images=num_images) is not None
-        for corner in corners
-    )
+    edges = product(*(parameter.edges for parameter in space))
+    for values in islice(edges, MAX_CORNERS):
+        yield dict(zip(paths, values, strict=True))
+
+
+def count_unfit(
+    space: Sequence[Parameter], config: RunConfig, *, num_images: int
+) -> tuple[int, int]:
+    """Return how many combinations of edges cannot train, and how many were tried."""
+    tried = [why_unfit(config, corner, num_images=num_images) for corner in corners(space)]
+    return sum(why is not None for why in tried), len(tried)
 
 
 def why_unfit(config: RunConfig, values: Values, *, num_images: int) -> str | None:
     """Return why a config cannot train with values, None when it can."""
     try:
-        overridden(config, values).check_target(num_images)
+        override_all(config, values).check_target(num_images)
     except ValueError as error:
         return str(error)
     return None

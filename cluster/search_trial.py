@@ -11,9 +11,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from cluster import pipeline
 from cluster.config import ClusterConfig
 from cluster.search_proposals import NUMBER, VALUES
-from cluster.search_space import overridden
 from cluster.search_trials import Objective, name_of, objective_of, read, rounds_of, write
 from cluster.storage import Folder
+from reid.override import override_all
 from reid.recipes import RunConfig
 from reid.types import Report
 
@@ -76,7 +76,7 @@ def train_trial(proposal: dict[str, Any], *, assignment: Assignment, board: Any)
 
     trial = read(search, number, assignment.objective)
     try:
-        config = overridden(assignment.config, proposal[VALUES])
+        config = override_all(assignment.config, proposal[VALUES])
         pipeline.run(name, config, where, show=show, listen=teller)
     except Exception as error:
         why = traceback.format_exception_only(error)[-1].strip()

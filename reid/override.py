@@ -17,16 +17,32 @@ def override(config: ConfigT, path: str, value: object) -> ConfigT:
 
     Raises KeyError naming the class, the field and the nearest right name.
     """
+    return override_all(config, {path: value})
+
+
+def override_all(config: ConfigT, values: Mapping[str, object]) -> ConfigT:
+    """Return a copy of a frozen dataclass with {dotted path: value} in place.
+
+    All at once, so that values are checked together. Raises KeyError as `override` does.
+    """
     assert dataclasses.is_dataclass(config)
     assert not isinstance(config, type)
-    name, _, rest = path.partition(".")
     names = [field.name for field in dataclasses.fields(config)]
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"
-        raise KeyError(f"{type(config).__name__} has no field '{name}'{hint}")
-    inner = override(getattr(config, name), rest, value) if rest else value
-    return dataclasses.replace(config, **{name: inner})
+    changes: dict[str, Any] = {}
+    inside: dict[str, dict[str, object]] = {}
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names)}"
+            raise KeyError(f"{type(config).__name__} has no field '{name}'{hint}")
+        if rest:
+            inside.setdefault(name, {})[rest] = value
+        else:
+            changes[name] = value
+    for name, inner in inside.items():
+        changes[name] = override_all(getattr(config, name), inner)
+    return dataclasses.replace(config, **changes)
 
 
 def flatten(config: object, prefix: str = "") -> dict[str, Scalar | list[Any]]:

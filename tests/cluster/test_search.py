@@ -25,9 +25,8 @@ from cluster.search_space import (
     Parameter,
     as_options,
     check,
+    count_unfit,
     default_space,
-    num_unfit,
-    overridden,
     parse,
     why_unfit,
 )
@@ -39,7 +38,7 @@ from cluster.worker import Job
 from reid.clustering import DBSCANConfig, jaccard_dbscan, kmeans, split
 from reid.clustering.partitions import adjusted_rand_index
 from reid.clustering.seeding import greedy_seeds
-from reid.override import flatten
+from reid.override import flatten, override_all
 from reid.recipes import RUNS
 from reid.recipes.contract import round_seed
 from reid.types import Report
@@ -63,7 +62,7 @@ def space_of(*texts: str, config: Any = DEMO) -> tuple[Parameter, ...]:
         ("num_clusters=int:100:500", "int", (100, 500)),
         ("num-clusters=logint:100:500", "logint", (100, 500)),
         ("ema_momentum=ema:0.9:0.999", "ema", (0.9, 0.999)),
-        ("smoothing=0.1,0,0.2", "choice", (0.1, 0, 0.2)),
+        ("smoothing=0.1,0,0.2", "choice", (0.1, 0.0, 0.2)),
         ("fusion=released,trained", "choice", ("released", "trained")),
         ("optim.optimizer_reset=true,false", "choice", (True, False)),
         ("optim.clip_norm=None,5", "choice", (None, 5.0)),
@@ -74,7 +73,7 @@ def test_words_of_a_space(text: str, kind: str, edges: tuple[Any, ...]) -> None:
     assert (parameter.kind, parameter.edges) == (kind, edges)
     assert space_of(str(parameter)) == (parameter,)
     for value in edges:
-        assert flatten(overridden(DEMO, {parameter.path: value}))[parameter.path] == value
+        assert flatten(override_all(DEMO, {parameter.path: value}))[parameter.path] == value
 
 
 @pytest.mark.parametrize(
@@ -139,7 +138,7 @@ def test_a_field_named_twice_is_refused() -> None:
     [
         ("ema_momentum=ema:0.9:1.2", "ema_momentum is 1.2; it must lie between 0 and 1"),
         ("ema_momentum=ema:0.9:1", "ends below 1"),
-        ("num_clusters=int:10:101", "the target has only 100 training images"),
+        ("num_clusters=int:10:301", "the target has only 300 training images"),
         ("num_clusters=int:1:50", "num_clusters is 1; it must be at least 2"),
         ("optim.lr=float:-1:1", "optim.lr is -1.0; it must be above 0"),
         ("num_clusters=20,400", "num_clusters is 400"),
@@ -147,13 +146,17 @@ def test_a_field_named_twice_is_refused() -> None:
 )
 def test_edges_that_cannot_train_are_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match="the space has") as error:
-        check(space_of(text), DEMO, num_images=100)
+        check(space_of(text), DEMO, num_images=300)
     assert words in str(error.value)
 
 
 def test_what_does_not_fit_together_is_counted() -> None:
     space = space_of("dbscan.k1=5,30", "dbscan.k2=2,6", config=SPCL)
-    assert num_unfit(space, SPCL, num_images=100) == 1  # 5 and 6
+    check(space, SPCL, num_images=100)  # 5 fits with 2, if not with the own 6
+    assert count_unfit(space, SPCL, num_images=100) == (1, 4)  # 5 and 6
+    alone = space_of("dbscan.k1=5,30", config=SPCL)
+    with pytest.raises(ValueError, match=r"the space has dbscan\.k1=5,30: k1 is 5 and k2 is 6"):
+        check(alone, SPCL, num_images=100)
     assert why_unfit(SPCL, {"dbscan.k1": 5, "dbscan.k2": 2}, num_images=100) is not None
     assert why_unfit(SPCL, {"dbscan.k2": 2, "dbscan.k1": 5}, num_images=100) is None
 
@@ -320,7 +323,9 @@ def test_earlier_trials_count_when_new_ones_are_stopped() -> None:
 
 def report(round: int, **parts: Any) -> Report:
     empty: dict[str, Any] = {"health": {}, "metrics": None, "seconds": {}}
-    return Report(round=round, first_step=0, series={"lr": [1]}, images_per_s=1, **empty | parts)
+    return Report(
+        round=round, first_step=0, series={"lr": [1.0]}, images_per_s=1.0, **empty | parts
+    )
 
 
 @pytest.mark.parametrize("objective", ["silhouette", "oracle"])
@@ -453,7 +458,7 @@ def test_clusterings_of_the_tier_are_dbscan_from_one_matrix() -> None:
     pool = split(features_of(), 2)
     grid = [{"dbscan.eps": e, "dbscan.min_samples": m} for e in (0.3, 0.6) for m in (2, 5)]
     for values, found in clusterings(pool, config, grid):
-        wanted = jaccard_dbscan(pool, overridden(config, values).dbscan)  # type: ignore[attr-defined]
+        wanted = jaccard_dbscan(pool, override_all(config, values).dbscan)  # type: ignore[attr-defined]
         np.testing.assert_array_equal(found.labels, wanted.labels)
         np.testing.assert_array_equal(found.centers, wanted.centers)
 

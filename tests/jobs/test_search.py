@@ -127,7 +127,7 @@ def test_command_that_trains_the_best_has_what_was_asked_for_all() -> None:
     assert command == (
         "python -m jobs.train core_reid_v2-demo --name core_reid_v2-demo-best "
         "--optim.weight-decay 0.001 --optim.lr 0.0003 --num-clusters 200 "
-        "--cluster.storage 'else where' --cluster.num-workers 0"
+        "--cluster.num-workers 0 --cluster.storage 'else where'"
     )
 
 
