@@ -56,11 +56,11 @@ from reid.recipes.contract import (
     Sizes,
     round_seed,
 )
+from reid.recipes.mining import mined
 from reid.recipes.mutual import (
     MutualConfig,
     check_room,
     follow_,
-    mined,
     outputs,
     pairs,
     soft_terms,
@@ -217,7 +217,7 @@ class INCLR:
             )
             for out in students
         ]
-        everyone = mined(labels, config)
+        everyone = mined(labels, config.mining)
         features = [out.views["global"] for out in students]
         taught = [out.views["global"] for out in teachers]
         centers, scale = self.memory["centers"], config.accuracy_scale
@@ -230,7 +230,7 @@ class INCLR:
         terms = {
             "id": total(each["id"] for each in refined),
             "id/parts": config.part_identity * total(each["id/parts"] for each in refined),
-            "triplet": total(softmax_triplet(mined(rows, config), everyone) for rows in features),
+            "triplet": total(softmax_triplet(mined(x, config.mining), everyone) for x in features),
             "accuracy": config.accuracy * weighted,
         }
         if config.mmt_soft:

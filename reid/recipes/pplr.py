@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, ShardPool
 from reid.data.augment import UNTINTED, AugmentConfig
-from reid.dist import gather_batch, unwrap
+from reid.dist import unwrap
 from reid.losses import softmax_triplet
 from reid.memory import RoundMemory
 from reid.models import (
@@ -51,10 +51,10 @@ from reid.recipes.contract import (
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
     target_draw,
 )
+from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.part_refinement import label_parts, proxy_contrast, refined_losses
 from reid.recipes.published import Published
 from reid.recipes.start import first_backbone
@@ -62,7 +62,7 @@ from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPLRConfig(RunConfig):
+class PPLRConfig(MiningConfig):
     """Published settings for persons without cameras; others are named runs."""
 
     dbscan: DBSCANConfig = DBSCANConfig(eps=0.5)
@@ -185,7 +185,8 @@ class PPLR:
             onehot_weight=config.onehot_weight,
             smoothing=config.smoothing,
         )
-        terms["triplet"] = softmax_triplet(gather_batch(out.views["global"]), gather_batch(labels))
+        rows = mined(out.views["global"], config.mining)
+        terms["triplet"] = softmax_triplet(rows, mined(labels, config.mining))
         if config.camera_weight:
             proxies = {view: self.memory[f"proxies_{view}"] for view in self.views}
             contrast = proxy_contrast(out.views, batch, proxies, self.memory["proxy_of"])
