@@ -4,8 +4,8 @@
     python -m jobs.benchmark methods --worlds person --only spcl mmt --ablations
 
 A run has as many updates in all, the source stage it starts from included. Each is a process of its
-own, whose memory is told; finished runs are kept in the storage folder, so a stopped benchmark goes
-on.
+own, whose memory and processor time are told; finished runs are kept in the storage folder, so a
+stopped benchmark goes on.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -157,9 +158,12 @@ def run_name(world: World, case: str, seed: int) -> str:
 def trained(
     options: Options, world: World, seed: int, case: Case, changes: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the summary of a run, made by a process of its own, with its `peak_mib`."""
+    """Return the summary of a run, made by a process of its own, with its `peak_mib` and `cpu_s`.
+
+    The processor time of a run that was stopped and went on is that of its last part.
+    """
     name = run_name(world, case.name, seed)
-    kept = Path(options.storage, name, "peak.json")
+    kept = Path(options.storage, name, "process.json")
     run = f"{case.method}-demo"
     source, target, height, width = WORLDS[world]
     given = {
@@ -178,23 +182,23 @@ def trained(
         **case.changes,
     }
     words = [word for key, value in given.items() for word in (f"--{key}", value) if word]
-    summary, peak_mib = finished([run, *words])
+    summary, process = finished([run, *words])
     if kept.exists():  # it had been made before
-        peak_mib = json.loads(kept.read_text(encoding="utf-8"))["peak_mib"]
+        process = json.loads(kept.read_text(encoding="utf-8"))
     else:
-        kept.write_text(json.dumps({"peak_mib": peak_mib}), encoding="utf-8")
-    return {**summary, "peak_mib": peak_mib}
+        kept.write_text(json.dumps(process), encoding="utf-8")
+    return {**summary, **process}
 
 
-def finished(arguments: Sequence[str]) -> tuple[dict[str, Any], float]:
-    """Run `jobs.train` in a process of its own; return its summary and peak memory in MiB."""
+def finished(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run `jobs.train` in a process of its own; return its summary, `peak_mib` and `cpu_s`."""
     command = [sys.executable, "-m", "jobs.benchmarks.methods", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         words = " ".join(arguments)
         raise RuntimeError(f"`jobs.train {words}` ended with {done.returncode}: {done.stderr}")
-    summary, peak_mib = done.stdout.splitlines()[-2:]
-    return json.loads(summary), float(peak_mib)
+    summary, process = done.stdout.splitlines()[-2:]
+    return json.loads(summary), json.loads(process)
 
 
 def row_of(
@@ -218,6 +222,7 @@ def row_of(
         "gain": scores["mAP"] - direct["mAP"],
         "gain_of_rounds": scores["mAP"] - next(r["mAP"] for r in rounds if r["mAP"] is not None),
         "round_s": statistics.mean(sum(row["seconds"].values()) for row in rounds),
+        "cpu_s": summary["cpu_s"],
         "peak_mib": summary["peak_mib"],
         "ari": agreements[-1] if agreements else None,
     }
@@ -234,7 +239,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Group:
 
 def _table(world: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=f"built-in worlds, {world} A to B, ResNet-18 from scratch")
-    columns = ("mAP %", "gain", "over round 1", "rank-1 %", "s a round", "MiB", "ARI")
+    columns = ("mAP %", "gain", "over round 1", "rank-1 %", "s a round", "CPU s", "MiB", "ARI")
     table.add_column("case", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
@@ -248,6 +253,7 @@ def _table(world: str, rows: Sequence[dict[str, Any]]) -> Table:
             spread([row["gain_of_rounds"] for row in mine]),
             spread([row["rank1"] for row in mine]),
             f"{statistics.mean(row['round_s'] for row in mine):.1f}",
+            f"{statistics.mean(row['cpu_s'] for row in mine):.0f}",
             f"{max(row['peak_mib'] for row in mine):.0f}",
             f"{statistics.mean(agreement):.2f}" if agreement else "",
         )
@@ -255,9 +261,9 @@ def _table(world: str, rows: Sequence[dict[str, Any]]) -> Table:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do what `jobs.train` does, and print the peak memory of it in MiB after its summary."""
+    """Do what `jobs.train` does; print its peak memory (MiB) and processor time (s) after it."""
     train.main(arguments)
-    print(memory_kib("VmHWM") / 1024)
+    print(json.dumps({"peak_mib": memory_kib("VmHWM") / 1024, "cpu_s": time.process_time()}))
 
 
 if __name__ == "__main__":

@@ -181,7 +181,10 @@ def count_all(
 def _draw_block(pool: ShardPool, shares: list[Share], number: int, generator: Generator) -> _Block:
     """Draw `number` rows in proportion to their counts, and let all rows meet them."""
     before = np.cumsum([0, *(share.count for share in shares)])
-    draws = generator.integers(before[-1], size=number)
+    # Not `integers(total)`: it rejects draws by the total's low bits, so that a last bit of one
+    # feature would move all later draws.
+    scaled = (generator.random(number) * before[-1]).astype(np.int64)
+    draws = np.minimum(scaled, before[-1] - 1)  # the total as a float may be above it
     uniform = generator.random(number)
     below = {share.start: int(low) for share, low in zip(shares, before[:-1], strict=True)}
     rows = np.empty(number, dtype=np.int64)

@@ -47,7 +47,15 @@ from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
 from reid.models.backbones import BackboneName
-from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
+from reid.recipes.contract import (
+    DEMO_BUDGET,
+    DEMO_DBSCAN,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    Sizes,
+    round_seed,
+)
 from reid.recipes.mining import mined
 from reid.recipes.mutual import (
     MutualConfig,
@@ -240,7 +248,7 @@ RUNS: dict[str, MMTConfig] = {
     },
     **{_name(*pair, "dbscan"): replace(_pair(*pair), cluster="dbscan") for pair in _DBSCAN},
     "mmt-demo": _DEMO,
-    "mmt-dbscan-demo": replace(_DEMO, cluster="dbscan"),
+    "mmt-dbscan-demo": replace(_DEMO, cluster="dbscan", k1=DEMO_DBSCAN.k1, k2=DEMO_DBSCAN.k2),
 }
 """Named runs: published pairs and numbers of clusters, and the built-in pair."""
 

@@ -101,8 +101,6 @@ def pairs(
         seed = config.seed + place
         net = build(first_backbone(config, backbones, start, seed=seed), seed)
         if config.norm_group is not None:
-            # NOTE: released code keeps the running statistics of the first GPU's images; the mean
-            # over all groups is the same for any number of workers.
             convert_ghost_norm_(net, group=config.norm_group)
         nets.append(net)
     students = NetPair(*nets)

@@ -1,6 +1,7 @@
 """The comparison of methods: what is run, from which start, for how many rounds, and its rows."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
     """Replace training by made scores, a point more each seed; return each run's options."""
     seen: list[dict[str, str]] = []
 
-    def run(command: Sequence[str]) -> tuple[dict[str, Any], float]:
+    def run(command: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
         method = command[0].removesuffix("-demo")
         words = iter(command[1:])
         given = {"run": method}
@@ -45,7 +46,7 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
                 {"mAP": score["mAP"], "ari": 0.7, "seconds": {"train": 4.0, "extract": 1.0}},
             ],
         }
-        return summary, 100.0 + len(seen)
+        return summary, {"peak_mib": 100.0 + len(seen), "cpu_s": 10.0 * len(seen)}
 
     monkeypatch.setattr(methods, "finished", run)
     monkeypatch.setattr(methods, "draw_worlds", lambda *_, **__: None)
@@ -81,10 +82,13 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     assert "51.5 ± 0.7" in capture.get()  # of 51 and 52 %
 
 
-def test_memory_is_of_the_first_time(commands: list[dict[str, str]], tmp_path: Path) -> None:
+def test_memory_and_time_are_of_the_first_time(
+    commands: list[dict[str, str]], tmp_path: Path
+) -> None:
     options = Options(seeds=1, worlds=("person",), only=("spcl",), storage=str(tmp_path))
     first, again = measure(options, show=silent), measure(options, show=silent)
-    assert [row["peak_mib"] for row in again] == [row["peak_mib"] for row in first]
+    for figure in ("peak_mib", "cpu_s"):
+        assert [row[figure] for row in again] == [row[figure] for row in first]
 
 
 def test_cases_are_the_demos_and_ablations_change_options_that_exist() -> None:
@@ -99,15 +103,16 @@ def test_cases_are_the_demos_and_ablations_change_options_that_exist() -> None:
         cases_of(Options(only=("magic",)))
 
 
-def test_a_run_tells_its_memory(
+def test_a_run_tells_its_memory_and_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(methods.train, "main", lambda arguments: print(json.dumps(arguments)))
+    start = time.process_time()
     methods.main(["spcl-demo", "--seed", "1"])
-    said, peak = capsys.readouterr().out.splitlines()
-    assert json.loads(said) == ["spcl-demo", "--seed", "1"]
-    before = memory_kib("VmHWM") / 1024
-    assert 50 < float(peak) <= before
+    said, process = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert said == ["spcl-demo", "--seed", "1"]
+    assert 50 < process["peak_mib"] <= memory_kib("VmHWM") / 1024
+    assert start <= process["cpu_s"] <= time.process_time()
     assert memory_kib("VmRSS") <= memory_kib("VmHWM")
 
 

@@ -178,7 +178,7 @@ def test_an_init_that_does_not_fit_is_refused(identities: Make) -> None:
 
 
 def test_tolerance_stops_when_few_labels_change(identities: Make) -> None:
-    pool = split(identities(4000, 6, 10, seed=8), 2)
+    pool = split(identities(4000, 6, 30, seed=8), 2)  # as many clusters as there are groups
     exact = kmeans(pool, 30, seed=0)
     loose = kmeans(pool, 30, seed=0, tolerance=0.02)
     assert 1 < loose.iterations < exact.iterations

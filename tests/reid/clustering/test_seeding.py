@@ -134,6 +134,19 @@ def test_the_same_seeds_for_any_number_of_shards(
         np.testing.assert_array_equal(seeds, expected)
 
 
+def test_last_bits_of_features_move_few_seeds(identities: Make) -> None:
+    features = identities(1500, 40, 30, seed=1)
+    signs = np.random.Generator(np.random.Philox(2)).choice([-1, 1], size=features.shape)
+    nearby = np.nextafter(features, (features + signs).astype(np.float32))
+    assert (nearby != features).all()
+    pools = split(features, 1), split(nearby, 1)
+    same = 0.0
+    for seed in range(20):
+        first, second = (greedy_kmeans_plusplus(pool, 60, seed=seed) for pool in pools)
+        same += np.mean(first == second) / 20
+    assert same > 0.95
+
+
 def test_the_same_seeds_on_another_kind_of_processor(
     identities: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,12 +137,12 @@ def test_each_domains_rows_are_divided_into_groups(ghost_first):
     source, target = pixels.split((16, 8))
     net, workers = plain_net(), [converted(), converted()]
     if ghost_first:
-        convert_ghost_norm_(net, group=4, running="mean")
+        convert_ghost_norm_(net, group=4)
     convert_domain_norm_(net)
     if not ghost_first:
-        convert_ghost_norm_(net, group=4, running="mean")
+        convert_ghost_norm_(net, group=4)
     for worker in workers:
-        convert_ghost_norm_(worker, group=4, running="mean")
+        convert_ghost_norm_(worker, group=4)
     out = joint(net, pixels, (16, 8))
     out.pow(3).mean().backward()
     outputs = []
