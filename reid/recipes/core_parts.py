@@ -18,6 +18,7 @@ from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import EnsembleFusion, NetOutput, PartNet, ema_update, reset_from_centers_
 from reid.recipes.contract import RunConfig, round_seed
+from reid.recipes.mining import Mining, mined
 from reid.types import Batch, PseudoLabels
 
 VIEWS = ("global", "top", "bottom")
@@ -99,6 +100,7 @@ def part_losses(
     triplet_weights: Mapping[str, float],
     fused_weight: float | None,
     smoothing: float,
+    mining: Mining,
 ) -> dict[str, Float[Tensor, ""]]:
     """Return the ID loss of the global view and each view's weighted softmax triplet.
 
@@ -112,10 +114,12 @@ def part_losses(
         out, fused = student(batch.images, teacher_map)
         for view in VIEWS if len(batches) == 1 else (drawn,):
             labels = batch.labels[view]
-            distance = softmax_triplet(out.views[view], labels)
+            everyone = mined(labels, mining)
+            distance = softmax_triplet(mined(out.views[view], mining), everyone)
             terms[f"triplet/{view}"] = triplet_weights[view] * distance
             if fused_weight is not None:
-                terms[f"fused/{view}"] = fused_weight * softmax_triplet(fused[view], labels)
+                distance = softmax_triplet(mined(fused[view], mining), everyone)
+                terms[f"fused/{view}"] = fused_weight * distance
             if view == "global":
                 terms["id"] = smoothed_cross_entropy(out.logits, labels, smoothing=smoothing)
     return terms

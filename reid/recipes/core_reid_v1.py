@@ -53,7 +53,6 @@ from reid.recipes.contract import (
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
     check_clusters,
     check_teacher,
@@ -69,6 +68,7 @@ from reid.recipes.core_parts import (
     reset_classifiers_,
     view_draws,
 )
+from reid.recipes.mining import MiningConfig
 from reid.recipes.published import Row, figures
 from reid.recipes.source import source_name
 from reid.recipes.start import first_backbone
@@ -76,7 +76,7 @@ from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreReIDV1Config(RunConfig):
+class CoreReIDV1Config(MiningConfig):
     """Published settings."""
 
     initial: str
@@ -180,6 +180,7 @@ class CoreReIDV1:
             triplet_weights={"global": config.global_triplet, "top": part, "bottom": part},
             fused_weight=config.fused_triplet if config.fusion == "trained" else None,
             smoothing=config.smoothing,
+            mining=config.mining,
         )
 
     def after_step(self, *, step: int) -> None:

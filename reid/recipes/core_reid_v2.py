@@ -48,7 +48,6 @@ from reid.recipes.contract import (
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
     check_clusters,
     check_teacher,
@@ -63,6 +62,7 @@ from reid.recipes.core_parts import (
     reset_classifiers_,
     view_draws,
 )
+from reid.recipes.mining import MiningConfig
 from reid.recipes.published import Row, figures
 from reid.recipes.source import source_name
 from reid.recipes.start import first_backbone
@@ -70,7 +70,7 @@ from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoreReIDV2Config(RunConfig):
+class CoreReIDV2Config(MiningConfig):
     """Published settings for persons; vehicles are the named runs."""
 
     initial: str
@@ -154,6 +154,7 @@ class CoreReIDV2:
             triplet_weights={"global": config.global_triplet, "top": part, "bottom": part},
             fused_weight=config.fused_triplet if config.fusion == "trained" else None,
             smoothing=config.smoothing,
+            mining=config.mining,
         )
 
     def after_step(self, *, step: int) -> None:

@@ -47,12 +47,20 @@ from reid.dist import unwrap
 from reid.losses import accuracy_weights, softmax_triplet, weighted_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import BranchNet, bidirectional_mean, branch_views, reset_from_centers_
-from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
+from reid.recipes.contract import (
+    DEMO_BUDGET,
+    DEMO_DBSCAN,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    Sizes,
+    round_seed,
+)
+from reid.recipes.mining import mined
 from reid.recipes.mutual import (
     MutualConfig,
     check_room,
     follow_,
-    mined,
     outputs,
     pairs,
     soft_terms,
@@ -209,7 +217,7 @@ class INCLR:
             )
             for out in students
         ]
-        everyone = mined(labels, config)
+        everyone = mined(labels, config.mining)
         features = [out.views["global"] for out in students]
         taught = [out.views["global"] for out in teachers]
         centers, scale = self.memory["centers"], config.accuracy_scale
@@ -222,7 +230,7 @@ class INCLR:
         terms = {
             "id": total(each["id"] for each in refined),
             "id/parts": config.part_identity * total(each["id/parts"] for each in refined),
-            "triplet": total(softmax_triplet(mined(rows, config), everyone) for rows in features),
+            "triplet": total(softmax_triplet(mined(x, config.mining), everyone) for x in features),
             "accuracy": config.accuracy * weighted,
         }
         if config.mmt_soft:
@@ -276,7 +284,7 @@ RUNS: dict[str, INCLRConfig] = {
         **DEMO_BUDGET,
         second_initial="source-demo-seed2",
         norm_group=None,
-        dbscan=DBSCANConfig(k1=20, eps=0.6),
+        dbscan=DEMO_DBSCAN,
         num_parts=2,  # the source runs' map has 2 rows
     ),
 }

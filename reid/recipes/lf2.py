@@ -56,7 +56,6 @@ from reid.recipes.contract import (
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
     check_clusters,
     check_teacher,
@@ -72,13 +71,14 @@ from reid.recipes.core_parts import (
     reset_classifiers_,
     view_draws,
 )
+from reid.recipes.mining import MiningConfig
 from reid.recipes.published import Row, figures
 from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class LF2Config(RunConfig):
+class LF2Config(MiningConfig):
     """Published settings."""
 
     initial: str
@@ -181,6 +181,7 @@ class LF2:
             triplet_weights={"global": config.global_triplet, "top": part, "bottom": part},
             fused_weight=config.fused_triplet if config.fusion == "trained" else None,
             smoothing=config.smoothing,
+            mining=config.mining,
         )
 
     def after_step(self, *, step: int) -> None:

@@ -31,18 +31,18 @@ from reid.recipes.contract import (
     NO_BACKBONES,
     Backbones,
     Method,
-    RunConfig,
     Sizes,
     check_clusters,
     check_teacher,
     round_seed,
 )
+from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeanTeacherConfig(RunConfig):
+class MeanTeacherConfig(MiningConfig):
     """One view, one clustering."""
 
     initial: str
@@ -114,13 +114,14 @@ class MeanTeacher:
 
     def losses(self, batches: Mapping[str, Batch]) -> dict[str, Float[Tensor, ""]]:
         """Return L_ID + L_tri."""
-        batch = batches["global"]
+        config, batch = self.config, batches["global"]
         with torch.no_grad():  # in training mode: the teacher's BatchNorm statistics are its own
             self.teacher(batch.images)
         out, labels = self.student(batch.images), batch.labels["global"]
+        rows = mined(out.views["global"], config.mining)
         return {
-            "id": smoothed_cross_entropy(out.logits, labels, smoothing=self.config.smoothing),
-            "triplet": softmax_triplet(out.views["global"], labels),
+            "id": smoothed_cross_entropy(out.logits, labels, smoothing=config.smoothing),
+            "triplet": softmax_triplet(rows, mined(labels, config.mining)),
         }
 
     def after_step(self, *, step: int) -> None:

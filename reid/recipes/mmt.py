@@ -48,11 +48,11 @@ from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
 from reid.models.backbones import BackboneName
 from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
+from reid.recipes.mining import mined
 from reid.recipes.mutual import (
     MutualConfig,
     check_room,
     follow_,
-    mined,
     outputs,
     pairs,
     soft_terms,
@@ -166,9 +166,9 @@ class MMT:
             smoothed_cross_entropy(out.logits, labels, smoothing=config.smoothing)
             for out in students
         )
-        rows = mined(labels, config)
+        rows = mined(labels, config.mining)
         triplet = total(
-            softmax_triplet(mined(out.views["global"], config), rows) for out in students
+            softmax_triplet(mined(out.views["global"], config.mining), rows) for out in students
         )
         return {
             "id": (1 - config.soft_identity) * identity,

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 import torch
-from jaxtyping import Float, Int64, Shaped
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
-from reid.dist import gather_batch, unwrap
+from reid.dist import unwrap
 from reid.losses import soft_cross_entropy, soft_softmax_triplet
 from reid.models import Backbone, NetOutput, NetPair, convert_ghost_norm_, ema_copy, ema_update
 from reid.recipes.contract import (
@@ -25,6 +25,7 @@ from reid.recipes.contract import (
     check_teacher,
     target_draw,
 )
+from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.start import first_backbone
 from reid.types import Batch
 
@@ -32,7 +33,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MutualConfig(RunConfig):
+class MutualConfig(MiningConfig):
     """Fields of both methods, with the published values."""
 
     initial: str
@@ -53,8 +54,6 @@ class MutualConfig(RunConfig):
     """weight of the cross entropy with the other teacher's classes"""
     soft_triplet: float = 0.8
     """weight of the softmax triplet towards the other teacher's"""
-    mining: Literal["gathered", "local"] = "gathered"
-    """triplets within the whole batch (published), or within each worker's part of it"""
     norm_group: int | None = 16
     """images that share BatchNorm statistics (published: each of 4 GPUs' 16); None: all"""
     inference: Literal["first", "second"] = "first"
@@ -104,7 +103,7 @@ def pairs(
         if config.norm_group is not None:
             # NOTE: released code keeps the running statistics of the first GPU's images; the mean
             # over all groups is the same for any number of workers.
-            convert_ghost_norm_(net, group=config.norm_group, running="mean")
+            convert_ghost_norm_(net, group=config.norm_group)
         nets.append(net)
     students = NetPair(*nets)
     return students, ema_copy(students)
@@ -137,19 +136,14 @@ def soft_terms(
     mines (spec 2.2).
     """
     crossed = list(zip(students, reversed(teachers), strict=True))
-    rows = [[mined(out.views["global"], config) for out in pair] for pair in crossed]
-    labels = mined(labels, config)
+    rows = [[mined(out.views["global"], config.mining) for out in pair] for pair in crossed]
+    labels = mined(labels, config.mining)
     identity = total(soft_cross_entropy(own.logits, other.logits) for own, other in crossed)
     triplet = total(soft_softmax_triplet(own, other, labels) for own, other in rows)
     return {
         "soft_id": config.soft_identity * identity,
         "soft_triplet": config.soft_triplet * triplet,
     }
-
-
-def mined(rows: Shaped[Tensor, "n ..."], config: MutualConfig) -> Shaped[Tensor, "m ..."]:
-    """Return the rows that triplets are sought among: all workers', or this one's."""
-    return gather_batch(rows) if config.mining == "gathered" else rows
 
 
 def total(terms: Iterable[Tensor]) -> Float[Tensor, ""]:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, ShardPool
 from reid.data.augment import UNTINTED, AugmentConfig
-from reid.dist import gather_batch, unwrap
+from reid.dist import unwrap
 from reid.losses import softmax_triplet
 from reid.memory import RoundMemory
 from reid.models import (
@@ -45,15 +45,16 @@ from reid.models import (
     reset_from_centers_,
 )
 from reid.recipes.contract import (
+    DEMO_DBSCAN,
     DEMO_UNLABELLED,
     NO_BACKBONES,
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
     target_draw,
 )
+from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.part_refinement import label_parts, proxy_contrast, refined_losses
 from reid.recipes.published import Published
 from reid.recipes.start import first_backbone
@@ -61,7 +62,7 @@ from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class PPLRConfig(RunConfig):
+class PPLRConfig(MiningConfig):
     """Published settings for persons without cameras; others are named runs."""
 
     dbscan: DBSCANConfig = DBSCANConfig(eps=0.5)
@@ -118,7 +119,7 @@ class PPLR:
             dynamic_classes=True,
         )
         if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group, running="mean")
+            convert_ghost_norm_(self.student, group=config.norm_group)
         arrays = {
             "agreement": torch.zeros(sizes.num_images, config.num_parts),
             "aware": torch.tensor(False),
@@ -184,7 +185,8 @@ class PPLR:
             onehot_weight=config.onehot_weight,
             smoothing=config.smoothing,
         )
-        terms["triplet"] = softmax_triplet(gather_batch(out.views["global"]), gather_batch(labels))
+        rows = mined(out.views["global"], config.mining)
+        terms["triplet"] = softmax_triplet(rows, mined(labels, config.mining))
         if config.camera_weight:
             proxies = {view: self.memory[f"proxies_{view}"] for view in self.views}
             contrast = proxy_contrast(out.views, batch, proxies, self.memory["proxy_of"])
@@ -212,7 +214,7 @@ _DEMO = replace(
         steps_per_round=60,
         eval_every_rounds=1,
         norm_group=None,
-        dbscan=DBSCANConfig(k1=12, k2=4, eps=0.55),
+        dbscan=DEMO_DBSCAN,
     ),
     last_stride=1,  # a map of 4 rows: there are 3 parts
 )

@@ -30,16 +30,16 @@ from reid.recipes.contract import (
     Backbones,
     Method,
     OptimConfig,
-    RunConfig,
     Sizes,
 )
+from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.published import Published, pair_name
 from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig(RunConfig):
+class SourceConfig(MiningConfig):
     """Defaults are the published ones."""
 
     num_rounds: int = 120
@@ -98,10 +98,11 @@ class Source:
             with torch.no_grad():  # moves BatchNorm statistics only
                 self.student(batches["target"].images)
         batch = batches["source"]
-        out, labels = self.student(batch.images), batch.labels["identity"]
+        config, out, labels = self.config, self.student(batch.images), batch.labels["identity"]
+        rows = mined(out.views["global"], config.mining)
         return {
-            "id": smoothed_cross_entropy(out.logits, labels, smoothing=self.config.smoothing),
-            "triplet": softmax_triplet(out.views["global"], labels),
+            "id": smoothed_cross_entropy(out.logits, labels, smoothing=config.smoothing),
+            "triplet": softmax_triplet(rows, mined(labels, config.mining)),
         }
 
     def after_step(self, *, step: int) -> None:

@@ -19,16 +19,20 @@ from reid.extract import extract
 from reid.fit import fit
 from reid.losses import batch_hard_triplet, soft_softmax_triplet, softmax_triplet
 from reid.memory import ClusterMemory, HybridMemory
-from reid.recipes import build
+from reid.models import convert_ghost_norm_
+from reid.recipes import METHODS, build
 from reid.recipes.contract import OptimConfig
+from reid.recipes.mining import MiningConfig
 from reid.types import Batch, PseudoLabels
+from tests.reid.thin import CHANNELS, thin_networks
 
 CPU = torch.device("cpu")
 COUNTS = [3, 1]
 WORLD = 2
 STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
-MUTUAL = ("mmt", "inclr")
+GROUP = 4  # rows that share BatchNorm statistics, of one rank
+MINING = [name for name, method in METHODS.items() if issubclass(method.config, MiningConfig)]
 MEMORIES = ("hybrid", "cluster", "hardest_cluster")
 
 
@@ -66,9 +70,9 @@ def digest(module: torch.nn.Module) -> str:
     return found.hexdigest()
 
 
-def training(config, backbone, world, hooks) -> dict:
-    backbones = dict.fromkeys(config.starts, backbone)
-    recipe = build(config, sizes=world.sizes, backbones=backbones)
+def training(config, world, hooks) -> dict:
+    with thin_networks():
+        recipe = build(config, sizes=world.sizes)
     fit(recipe, world.tables, test=world.test, hooks=hooks, device=CPU)
     query = world.test.query_pixels  # fewer rows than one batch: the first rank has none
     rows = {"rows": range(len(query)), "batch_size": config.extract_batch}
@@ -157,32 +161,73 @@ def uneven(rank):
     }
 
 
-def mutual_step(config, sizes, rank, world):
-    """Return gradients and running statistics of a step of two students, in float64."""
-    recipe = build(config, sizes=sizes)
-    recipe.networks.double().train()
+def whole_batches(recipe):
+    """Return {draw: batch of all ranks}, in float64."""
+    config = recipe.config
     size = config.num_identities * config.num_instances
-    part = slice(rank * size // world, (rank + 1) * size // world)
     # Half the identities on each rank: mining in its rows alone finds other negatives.
-    labels = torch.arange(size) // config.num_instances
+    labels, rows = torch.arange(size) // config.num_instances, torch.arange(size)
+    found = {}
+    for seed, draw in enumerate(recipe.draws):
+        images, second = (drawn(size, 3, 32, 16, seed=7 + 2 * seed + i).double() for i in (0, 1))
+        names = recipe.views if draw.labels in recipe.views else (draw.labels,)
+        found[draw.name] = Batch(
+            images=images,
+            second=second if draw.views == 2 else None,
+            index=rows,
+            labels={} if draw.labels is None else dict.fromkeys(names, labels),
+            camid=rows,
+        )
+    return found
+
+
+def part_of(batch, part):
+    return Batch(
+        images=batch.images[part],
+        second=None if batch.second is None else batch.second[part],
+        index=batch.index[part],
+        labels={name: of[part] for name, of in batch.labels.items()},
+        camid=batch.camid[part],
+    )
+
+
+def mining_step(config, sizes, rank, world):
+    """Return what a step makes of this rank's part of its batches, in float64.
+
+    `terms`: the loss terms; `apart`: the same with triplets of this rank alone; averaged over
+    ranks: `gradients` and `statistics` of BatchNorm.
+    """
+    with thin_networks():
+        recipe = build(config, sizes=sizes)
+    if not hasattr(config, "norm_group"):
+        convert_ghost_norm_(recipe.networks, group=GROUP)
+    recipe.networks.double().train()
     agreement = drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()
     found = PseudoLabels(
         labels=np.arange(sizes.num_images) % config.num_identities,
-        centers=drawn(config.num_identities, 512, seed=5).double().numpy(),
+        centers=drawn(config.num_identities, CHANNELS, seed=5).double().numpy(),
         extras={"agreement": agreement} if len(recipe.views) > 1 else {},
     )
     recipe.begin_round(dict.fromkeys(recipe.views, found))
     recipe.student = dist.wrap(recipe.student)
-    images, second = (drawn(size, 3, 32, 16, seed=seed).double()[part] for seed in (7, 8))
-    rows = torch.arange(size)[part]
-    batch = Batch(
-        images=images, second=second, index=rows, labels={"global": labels[part]}, camid=rows
-    )
-    torch.stack(list(recipe.losses({"target": batch}).values())).sum().backward()
+    batches = whole_batches(recipe)
+    size = config.num_identities * config.num_instances
+    part = slice(rank * size // world, (rank + 1) * size // world)
+    batches = {name: part_of(batch, part) for name, batch in batches.items()}
+    terms = recipe.losses(batches)
+    torch.stack(list(terms.values())).sum().backward()
     dist.average_buffers(recipe.networks)
-    gradients = {name: p.grad for name, p in dist.unwrap(recipe.student).named_parameters()}
-    statistics = {n: x for n, x in recipe.networks.named_buffers() if "running" in n}
-    return {"gradients": gradients, "statistics": statistics}
+    student = dist.unwrap(recipe.student)
+    statistics = {n: x.clone() for n, x in recipe.networks.named_buffers() if "running" in n}
+    recipe.config = replace(config, mining="local")
+    with torch.no_grad():
+        apart = recipe.losses(batches)
+    return {
+        "gradients": {n: p.grad for n, p in student.named_parameters() if p.requires_grad},
+        "statistics": statistics,
+        "terms": {name: float(value.detach()) for name, value in terms.items()},
+        "apart": {name: float(value) for name, value in apart.items()},
+    }
 
 
 def work(rank: int, folder: Path, jobs: dict, steps: dict) -> None:
@@ -195,22 +240,29 @@ def work(rank: int, folder: Path, jobs: dict, steps: dict) -> None:
     found = {"collectives": collectives(rank), "gathered": gathered}
     for name, job in jobs.items():
         found[name] = training(**job)
-    found["steps"] = {name: mutual_step(*of, rank, WORLD) for name, of in steps.items()}
+    found["steps"] = {name: mining_step(*of, rank, WORLD) for name, of in steps.items()}
     torch.save(found, folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
+def start(_: int, *arguments) -> None:
+    """Start all ranks as forks of this process, which has imported everything and run nothing."""
+    torch.multiprocessing.start_processes(work, arguments, nprocs=WORLD, start_method="fork")
+
+
 @pytest.fixture(scope="module")
-def mutual(tiny_configs, tiny_world):
+def shared_steps(tiny_configs, tiny_world):
     """Return {method: (config, sizes)} of a step that ranks share: groups are within each rank."""
-    changes = {"weights": None, "norm_group": 4, "num_clusters": 4}
-    return {name: (replace(tiny_configs[name], **changes), tiny_world.sizes) for name in MUTUAL}
+    changes = {"weights": None, "norm_group": GROUP, "num_clusters": 4, "fusion": "trained"}
+
+    def change(config):
+        return replace(config, **{k: v for k, v in changes.items() if hasattr(config, k)})
+
+    return {name: (change(tiny_configs[name]), tiny_world.sizes) for name in MINING}
 
 
 @pytest.fixture(scope="module")
-def ranks(
-    tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_recipe, make_hooks, mutual
-):
+def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_hooks, shared_steps):
     """Return what each of the two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
     configs = {
@@ -226,14 +278,13 @@ def ranks(
         "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
         "mmt_dbscan": replace(tiny_configs["mmt_dbscan"], num_rounds=1, steps_per_round=1),
     }
-    backbone = make_recipe(configs["mean_teacher"]).student.backbone.state_dict()
     jobs = {
-        name: {"config": c, "backbone": backbone, "world": tiny_world, "hooks": make_hooks()}
-        for name, c in configs.items()
+        name: {"config": config, "world": tiny_world, "hooks": make_hooks()}
+        for name, config in configs.items()
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(pytestconfig.rootpath)  # where the processes find this module
-        torch.multiprocessing.spawn(work, (folder, jobs, mutual), nprocs=WORLD)
+        torch.multiprocessing.spawn(start, (folder, jobs, shared_steps), nprocs=1)
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(WORLD)]
 
 
@@ -300,19 +351,21 @@ def test_two_ranks_train_as_one(job, ranks):
     assert torch.equal(ranks[0]["gathered"][job]["rows"], ranks[1]["gathered"][job]["rows"])
 
 
-@pytest.mark.parametrize("name", MUTUAL)
-def test_two_students_learn_over_two_ranks_what_they_learn_alone(name, mutual, ranks):
-    config, sizes = mutual[name]
-    alone = mutual_step(config, sizes, 0, 1)
-    whole = mutual_step(replace(config, norm_group=None), sizes, 0, 1)
+@pytest.mark.parametrize("name", MINING)
+def test_gathered_triplets_teach_two_ranks_what_they_teach_one(name, shared_steps, ranks):
+    alone, exact = mining_step(*shared_steps[name], 0, 1), {"rtol": 1e-9, "atol": 1e-12}
+    mined = [term for term in alone["terms"] if term.startswith(("triplet", "soft_tri", "fused"))]
+    assert mined
+    assert max(gradient.abs().max() for gradient in alone["gradients"].values()) > 1e-3
+    assert alone["apart"] == pytest.approx(alone["terms"], rel=1e-12)
     for found in ranks:
-        step, exact = found["steps"][name], {"rtol": 1e-9, "atol": 1e-12}
+        step = found["steps"][name]
         torch.testing.assert_close(step["gradients"], alone["gradients"], **exact)
         # Ranks exchange statistics in float32.
         torch.testing.assert_close(step["statistics"], alone["statistics"], rtol=1e-5, atol=1e-8)
-    weight = "first.backbone.conv1.weight"
-    assert alone["gradients"][weight].abs().max() > 1e-6
-    assert not torch.allclose(whole["gradients"][weight], alone["gradients"][weight], rtol=1e-2)
+        for term in mined:
+            assert step["terms"][term] == pytest.approx(alone["terms"][term], rel=1e-9)
+            assert step["apart"][term] != pytest.approx(alone["terms"][term], rel=1e-4)
 
 
 def test_mining_of_each_rank_alone_would_differ():

@@ -14,6 +14,7 @@ from reid.fit import fit
 from reid.override import config_hash, flatten
 from reid.recipes import restore
 from reid.recipes.contract import RunConfig
+from reid.recipes.mining import MiningConfig
 
 CPU = torch.device("cpu")
 
@@ -39,6 +40,7 @@ def check_recipe(tiny_world, train) -> Callable[[RunConfig], None]:
         first, hooks = train(config)
         second, _ = train(config)
         _check_losses(hooks.reports)
+        _check_mining(config, hooks.reports[0].series)
         _check_labels(first, hooks.labellings, num_rows=len(tiny_world.tables["target"].store))
         _assert_same(first.networks.state_dict(), second.networks.state_dict())
         _check_gradients(second, _batches(second, tiny_world, hooks.labellings))
@@ -65,6 +67,12 @@ def _check_losses(reports) -> None:
     for name, values in terms.items():
         assert len(values) == 2
         assert all(math.isfinite(value) and value > 0 for value in values), name
+
+
+def _check_mining(config, terms) -> None:
+    """Triplets come with a say in where they are sought; who has none knows no such option."""
+    has_triplets = any("triplet" in name for name in terms)
+    assert has_triplets == isinstance(config, MiningConfig) == hasattr(config, "mining")
 
 
 def _check_labels(recipe, labellings, *, num_rows: int) -> None:
