@@ -41,10 +41,9 @@ print(json.dumps(found))
 
 @dataclass(frozen=True)
 class Head:
-    """A Ray head of the tests' own: its dashboard, its port, and the environment it was given."""
+    """A Ray head of the tests' own: its dashboard, and the environment it was given."""
 
     dashboard: str
-    gcs: str
     env: dict[str, str]
 
     def submit(self, *lines: list[str], **changes: str | None) -> list[tuple[int, str, str]]:
@@ -102,7 +101,7 @@ def head() -> Iterator[Head]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    found = Head(f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", env)
+    found = Head(f"http://127.0.0.1:{dashboard}", env)
     try:
         until = time.monotonic() + START_S
         while not answers(found):
@@ -145,23 +144,6 @@ def test_jobs_submit_says_what_is_missing(head: Head, tmp_path: Path) -> None:
         assert "refuses this token" in err
         assert TOKEN not in err
         assert "another" not in err
-
-
-def test_without_the_token_nobody_joins_the_cluster(head: Head, tmp_path: Path) -> None:
-    join = f"import ray; ray.init(address={head.gcs!r}); print(ray.nodes())"
-    for changes in ({"HOME": str(tmp_path)}, {"RAY_AUTH_TOKEN": "another"}):
-        env = {**head.env, **changes}
-        done = subprocess.run(
-            [sys.executable, "-c", join],
-            env=env,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode != 0
-        assert "NodeID" not in done.stdout
-        assert "uthentication" in done.stderr or "oken" in done.stderr
 
 
 def test_a_job_is_submitted_once_and_followed(head: Head) -> None:
