@@ -36,6 +36,8 @@ class Objects:
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.fault, self.count, self.requests = "", 0, 0
         self.folder = folder
+        for bucket in folder.iterdir() if folder else ():
+            self.buckets[unquote(bucket.name)] = {}
         for file in sorted(folder.glob("*/*")) if folder else ():
             held = self.buckets.setdefault(unquote(file.parent.name), {})
             if file.name != ".part":
