@@ -3,7 +3,7 @@
     python tests/s3_server.py [PORT FOLDER [ADDRESS]]
 
 prints its port and serves until its standard input ends, on loopback or at an address of this
-machine. Objects are in memory; with a folder also there, for the next server of it.
+machine. Objects are in memory, or in a folder, where the next server of it finds them.
 
 Objects are at /BUCKET/KEY; nothing is signed or checked. What a test asks of the server itself:
 
@@ -28,26 +28,30 @@ XML = '<?xml version="1.0" encoding="UTF-8"?>'
 
 
 class Objects:
-    """What the server holds, and where it is kept beyond the server's end."""
+    """What the server holds: by bucket and key the bytes, or the file that has them, and a time."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self.lock = threading.Lock()
-        self.buckets: dict[str, dict[str, tuple[bytes, float]]] = {}
+        self.buckets: dict[str, dict[str, tuple[bytes | Path, float]]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.fault, self.count, self.requests = "", 0, 0
         self.folder = folder
+        for bucket in folder.iterdir() if folder else ():
+            self.buckets[unquote(bucket.name)] = {}
         for file in sorted(folder.glob("*/*")) if folder else ():
             held = self.buckets.setdefault(unquote(file.parent.name), {})
-            held[unquote(file.name)] = (file.read_bytes(), file.stat().st_mtime)
+            if file.name != ".part":
+                held[unquote(file.name)] = (file, file.stat().st_mtime)
 
     def put(self, bucket: str, key: str, data: bytes) -> None:
         if self.folder:
             file = self.folder / quote(bucket, safe="") / quote(key, safe="")
             file.parent.mkdir(exist_ok=True)
-            part = file.with_name(".part")
-            part.write_bytes(data)
-            part.replace(file)
-        self.buckets[bucket][key] = (data, time.time())
+            with self.lock:
+                part = file.with_name(".part")
+                part.write_bytes(data)
+                part.replace(file)
+        self.buckets[bucket][key] = (file if self.folder else data, time.time())
 
     def delete(self, bucket: str, key: str) -> None:
         self.buckets[bucket].pop(key, None)
@@ -157,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
     def _list(self, bucket: str, query: dict[str, str]) -> None:
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         after, most = query.get("continuation-token", ""), int(query.get("max-keys", "1000"))
-        found: dict[str, tuple[bytes, float] | None] = {}
+        found: dict[str, tuple[bytes | Path, float] | None] = {}
         for key, value in sorted(self.objects.buckets[bucket].items()):
             if key.startswith(prefix):
                 head, mark, _ = key.removeprefix(prefix).partition(delimiter or "\0")
@@ -176,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
                 when = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(value[1]))
                 parts.append(
                     f"<Contents><Key>{escape(name)}</Key><LastModified>{when}</LastModified>"
-                    f"<Size>{len(value[0])}</Size></Contents>"
+                    f"<Size>{_size(value[0])}</Size></Contents>"
                 )
         self._reply(200, f"{XML}<ListBucketResult>{''.join(parts)}</ListBucketResult>".encode())
 
@@ -191,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
         elif key not in held:
             self._error(404, "NoSuchKey")
         else:
-            data, when = held[key]
+            data, when = _bytes(held[key][0]), held[key][1]
             headers = {"ETag": _etag(data), "Last-Modified": formatdate(when, usegmt=True)}
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
             if wanted is None:
@@ -242,6 +246,14 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.wfile.write(body)
+
+
+def _size(held: bytes | Path) -> int:
+    return held.stat().st_size if isinstance(held, Path) else len(held)
+
+
+def _bytes(held: bytes | Path) -> bytes:
+    return held.read_bytes() if isinstance(held, Path) else held
 
 
 def _etag(data: bytes) -> str:

@@ -114,6 +114,9 @@ class Machines:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",
+            # Each host sees the memory of the whole machine, and would kill for it.
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_prestart_worker_first_driver": "0",
             "RAY_DASHBOARD_STARTUP_TIMEOUT_S": str(int(60 * PATIENCE)),
             "RAY_worker_register_timeout_seconds": str(int(60 * PATIENCE)),
             "RAY_agent_register_timeout_ms": str(int(100_000 * PATIENCE)),
