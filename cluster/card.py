@@ -25,6 +25,8 @@ from reid.recipes import RunConfig, method_of
 log = logging.getLogger(__name__)
 
 TRACKING = "tracking.json"
+NOTE = "mlflow.note.content"
+"""the tag that MLflow's page shows as the run's description (Markdown)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,6 @@ def begin(job: Job, card: Card, *, uri: str) -> Tracker:
     """
     try:
         tracker = tracking.start(uri=uri, **_asked(card))
-        tracker.note(card.note)
     except NoServer as error:
         known = job.folder.read_json(TRACKING) if job.folder.exists(TRACKING) else {}
         if known.get("uri") != uri:
@@ -125,7 +126,8 @@ def with_scores(note: str, summary: dict[str, Any]) -> str:
 
 def _asked(card: Card) -> dict[str, Any]:
     """Return a card as `tracking.start` takes it."""
-    return {f.name: getattr(card, f.name) for f in dataclasses.fields(card) if f.name != "note"}
+    asked = {f.name: getattr(card, f.name) for f in dataclasses.fields(card) if f.name != "note"}
+    return asked | {"tags": {**card.tags, NOTE: card.note}}
 
 
 def _note(config: RunConfig, folder: str) -> str:

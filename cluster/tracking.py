@@ -95,12 +95,6 @@ class Tracker:
         """Set a tag of the run."""
         self._client.set_tag(self.run_id, key, value)
 
-    def note(self, text: str) -> None:
-        """Set the description that the run's page shows (Markdown)."""
-        from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
-
-        self.tag(MLFLOW_RUN_NOTE, text)
-
     def register(
         self,
         module: "nn.Module",

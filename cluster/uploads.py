@@ -170,7 +170,7 @@ def conclude(tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: st
         path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
         tracker.artifact(path)
     tracker.tag("reid.checkpoint", f"{run.path}/checkpoints")
-    tracker.note(note)
+    tracker.tag("mlflow.note.content", note)
     tracker.finish("FINISHED")
 
 

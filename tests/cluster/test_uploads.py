@@ -241,6 +241,7 @@ def test_a_card_is_read_as_it_was_kept_and_can_go_to_another_store(
     other = card.again(make_card(), uri=mlflow_store(tmp_path / "other"))
     found = MlflowClient(tracking_uri=other.uri).get_run(other.run_id)
     assert found.data.params == {"optim.lr": "0.0007"}
+    assert found.data.tags["mlflow.note.content"] == "what it is"
     (listed,) = found.inputs.dataset_inputs
     assert (listed.dataset.name, listed.dataset.digest) == ("market1501 train", "ab" * 8)
     assert '"num_identities": 751' in listed.dataset.profile
