@@ -88,9 +88,6 @@ def fit(
         recipe.networks.load_state_dict(state.networks)
         optimizer.load_state_dict(dict(state.optimizer))
         first_round, step, labels = state.round, state.step, dict(state.labels)
-    elif isinstance(recipe, Remembering):
-        recipe.networks.eval()
-        recipe.begin_run(partial(_whole, tables, config=config, device=device), tables)
     if isinstance(recipe, CameraAware):
         recipe.know_cameras(tables["target"].camid)
     recipe.student = dist.wrap(recipe.student)
@@ -98,6 +95,10 @@ def fit(
     for round in range(first_round, config.num_rounds):
         labelling = Labelling(labels=labels, seconds={}, health={})
         if step == 0:
+            if isinstance(recipe, Remembering):
+                recipe.networks.eval()
+                extract = partial(_whole, tables, config=config, device=device)
+                recipe.remember(extract, tables, round=round)
             labelling = begin_round(recipe, hooks, round)
             if config.optim.optimizer_reset:
                 optimizer = make_optimizer(recipe.student, config.optim)

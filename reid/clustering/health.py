@@ -7,6 +7,7 @@ from jaxtyping import Int64
 
 from reid.clustering.partitions import (
     adjusted_rand_index,
+    each_alone,
     mixing,
     normalized_mutual_information,
     purity,
@@ -46,20 +47,20 @@ def health(
 
     `pool` holds the clustered rows (`silhouette`, `neighbor_agreement`); `camid` (N,) their
     cameras (`camera_mixing`); `truth` (N,) their identities (`ari`, `nmi`, `purity`); `previous`
-    (N,) the last round's labels (`stability`). To `ari`, `nmi` and `stability` the outliers are one
-    cluster, as to scikit-learn.
+    (N,) the last round's labels (`stability`). To `ari`, `nmi` and `stability` each outlier is a
+    cluster of its own: nothing says that outliers are of one identity.
     """
-    labels = found.labels
+    labels, parts = found.labels, each_alone(found.labels)
     figures: dict[str, float | None] = {**sizes(labels)}
     if previous is not None:
-        figures["stability"] = adjusted_rand_index(previous, labels)
+        figures["stability"] = adjusted_rand_index(each_alone(previous), parts)
     if pool is not None:
         figures |= scores(pool, found)
     if camid is not None:
         figures["camera_mixing"] = mixing(labels, camid)
     if truth is not None:
-        figures["ari"] = adjusted_rand_index(truth, labels)
-        figures["nmi"] = normalized_mutual_information(truth, labels)
+        figures["ari"] = adjusted_rand_index(truth, parts)
+        figures["nmi"] = normalized_mutual_information(truth, parts)
         figures["purity"] = purity(labels, truth)
     return {name: value for name, value in figures.items() if value is not None}
 

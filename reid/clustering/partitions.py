@@ -15,6 +15,16 @@ from jaxtyping import Int64
 from reid.types import OUTLIER
 
 
+def each_alone(labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
+    """Return a clustering's labels, below 2 N, in which every outlier is a part of its own."""
+    outlying = labels == OUTLIER
+    named = labels.copy()
+    if labels.max(initial=0) >= len(labels):
+        named[~outlying] = np.unique(labels[~outlying], return_inverse=True)[1]
+    named[outlying] = len(labels) + np.arange(np.count_nonzero(outlying))
+    return named
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contingency:
     """Sizes (A,) and (B,) of the parts, `both` (M,) of their intersections.

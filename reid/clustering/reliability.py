@@ -14,6 +14,7 @@ from jaxtyping import Float64, Int64
 from scipy import sparse
 
 from reid.clustering.dbscan import dbscan
+from reid.clustering.partitions import each_alone
 from reid.compiled import compiled
 from reid.types import OUTLIER
 
@@ -56,7 +57,7 @@ def reliability(
         raise ValueError(f"labels of lengths {lengths}: give one of each for every row")
     if min(each.min(initial=0) for each in (labels, labels_tight, labels_loose)) < OUTLIER:
         raise ValueError(f"a label is below {OUTLIER}, which marks outliers: label from 0 on")
-    own, tight, loose = (_named(each) for each in (labels, labels_tight, labels_loose))
+    own, tight, loose = (each_alone(each) for each in (labels, labels_tight, labels_loose))
     return Reliability(independence=_overlap(own, loose), compactness=_overlap(own, tight))
 
 
@@ -108,16 +109,6 @@ def _threshold(independence: Float64[np.ndarray, "K"]) -> float | None:
         return None
     place = min(round(_SHARE_KEPT * len(independence)), len(independence) - 1)
     return float(np.sort(independence)[::-1][place])
-
-
-def _named(labels: Int64[np.ndarray, "N"]) -> Int64[np.ndarray, "N"]:
-    """Return labels below 2 N from 0 on, an own one for each outlier."""
-    outlying = labels == OUTLIER
-    named = labels.copy()
-    if labels.max(initial=0) >= len(labels):
-        named[~outlying] = np.unique(labels[~outlying], return_inverse=True)[1]
-    named[outlying] = len(labels) + np.arange(np.count_nonzero(outlying))
-    return named
 
 
 @compiled

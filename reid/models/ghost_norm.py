@@ -5,19 +5,17 @@ Legend: B rows of a batch, C channels.
 Published figures of SpCL, MMT and PPLR were made by four devices that saw 16 images each, without
 exchanging BatchNorm statistics; with statistics over 64 images they are missed by 2 to 20 points of
 mAP (spcl_inclr spec, section 0). Groups of 16 inside a batch of 64 give one device the same
-outputs, gradients and running statistics. Source: Hoffer et al. (arXiv 1705.08741), Algorithm 1.
+outputs and gradients. The running statistics move by the mean over groups, as the mean over workers
+does. NOTE: released code that runs under `DataParallel` keeps those of the first device's images
+alone, the same in expectation. Source: Hoffer et al. (arXiv 1705.08741), Algorithm 1.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-
-Running = Literal["first", "mean"]
-"""Whose statistics move the running ones: the first group's (as `DataParallel`), or all groups'."""
 
 
 class GhostNorm(nn.Module):
@@ -36,9 +34,7 @@ class GhostNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(
-        self, norm: nn.BatchNorm1d | nn.BatchNorm2d, *, group: int = 16, running: Running = "first"
-    ) -> None:
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d, *, group: int = 16) -> None:
         super().__init__()
         if group < 2:
             raise ValueError(f"groups of {group} rows have no statistics; give 2 or more")
@@ -46,7 +42,6 @@ class GhostNorm(nn.Module):
             raise ValueError(f"{norm} has no weights, no running statistics or no fixed momentum")
         self.kind = nn.BatchNorm1d if isinstance(norm, nn.BatchNorm1d) else nn.BatchNorm2d
         self.group = group
-        self.running = running
         self.eps = norm.eps
         self.momentum: float = norm.momentum
         _hand_over(norm, self)
@@ -69,11 +64,12 @@ class GhostNorm(nn.Module):
                 "group, the batch or the number of workers that share it"
             )
         groups = features.split(self.group)
-        kept = len(groups) if self.running == "mean" else 1
-        means, variances = self.running_mean.repeat(kept, 1), self.running_var.repeat(kept, 1)
-        statistics = [*zip(means, variances, strict=True), *[(None, None)] * (len(groups) - kept)]
+        means, variances = (
+            moved.repeat(len(groups), 1) for moved in (self.running_mean, self.running_var)
+        )
         outputs = [
-            self._normalise(rows, *moved) for rows, moved in zip(groups, statistics, strict=True)
+            self._normalise(rows, mean, variance)
+            for rows, mean, variance in zip(groups, means, variances, strict=True)
         ]
         # Running statistics are linear in a batch's: their mean moves by the mean of all groups.
         self.running_mean.copy_(means.mean(0))
@@ -89,9 +85,9 @@ class GhostNorm(nn.Module):
 
     def extra_repr(self) -> str:
         """Return what `print` shows of the module."""
-        return f"{len(self.running_mean)}, group={self.group}, running={self.running}"
+        return f"{len(self.running_mean)}, group={self.group}"
 
-    def _normalise(self, rows: Tensor, mean: Tensor | None, variance: Tensor | None) -> Tensor:
+    def _normalise(self, rows: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         return F.batch_norm(
             rows,
             mean,
@@ -104,7 +100,7 @@ class GhostNorm(nn.Module):
         )
 
 
-def convert_ghost_norm_(module: nn.Module, *, group: int = 16, running: Running = "first") -> None:
+def convert_ghost_norm_(module: nn.Module, *, group: int = 16) -> None:
     """Replace, in place, each BatchNorm inside a network by a `GhostNorm` with its tensors.
 
     Inside a `DomainNorm` the rows of each domain are divided into groups on their own.
@@ -115,7 +111,7 @@ def convert_ghost_norm_(module: nn.Module, *, group: int = 16, running: Running 
     replace_norms_(
         module,
         (nn.BatchNorm1d, nn.BatchNorm2d),
-        lambda norm: GhostNorm(norm, group=group, running=running),
+        lambda norm: GhostNorm(norm, group=group),
         done=GhostNorm,
     )
 

@@ -36,6 +36,7 @@ from reid.data.augment import UNTINTED, AugmentConfig
 from reid.memory import ClusterMemory
 from reid.models import GlobalNet, bidirectional_mean, convert_ghost_norm_
 from reid.recipes.contract import (
+    DEMO_DBSCAN,
     DEMO_UNLABELLED,
     NO_BACKBONES,
     Backbones,
@@ -94,7 +95,7 @@ class ClusterContrast:
         trunk = first_backbone(config, backbones)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
         if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group, running="mean")
+            convert_ghost_norm_(self.student, group=config.norm_group)
         self.memory = ClusterMemory(
             torch.zeros(0, trunk.num_channels),
             temperature=config.temperature,
@@ -175,7 +176,7 @@ RUNS: dict[str, ClusterContrastConfig] = {
         num_instances=4,
         eval_every_rounds=1,
         norm_group=None,
-        dbscan=DBSCANConfig(k1=20, eps=0.6),
+        dbscan=DEMO_DBSCAN,
         optim=OptimConfig(lr=3.5e-4),
     ),
 }

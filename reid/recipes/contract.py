@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from reid.clustering import ShardPool
+from reid.clustering import DBSCANConfig, ShardPool
 from reid.data.augment import AugmentConfig
 from reid.data.steps import Draw, Table
 from reid.models.backbones import BackboneName
@@ -199,8 +199,8 @@ class Recipe(Protocol):
 class Remembering(Protocol):
     """A recipe with a memory of whole tables, clustered instead of new features."""
 
-    def begin_run(self, extract: "Extract", tables: Mapping[str, Table]) -> None:
-        """Fill the memory before the first round, from features of whole tables."""
+    def remember(self, extract: "Extract", tables: Mapping[str, Table], *, round: int) -> None:
+        """Fill the memory from features of whole tables, or leave it: called before each round."""
         ...
 
     def remembered(self) -> dict[str, Float[Tensor, "N D"]]:
@@ -287,6 +287,9 @@ DEMO: DemoSettings = {
     "augment": AugmentConfig(pad=3),
 }
 
+
+DEMO_DBSCAN = DBSCANConfig(k1=12, k2=4, eps=0.55)
+"""The demo's density clustering: its identities have 12 images."""
 
 DEMO_UNLABELLED: DemoSettings = {**DEMO, "source": DEMO["target"]}
 """The demo of methods that read no source."""

@@ -47,7 +47,15 @@ from reid.dist import unwrap
 from reid.losses import accuracy_weights, softmax_triplet, weighted_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import BranchNet, bidirectional_mean, branch_views, reset_from_centers_
-from reid.recipes.contract import DEMO_BUDGET, NO_BACKBONES, Backbones, Method, Sizes, round_seed
+from reid.recipes.contract import (
+    DEMO_BUDGET,
+    DEMO_DBSCAN,
+    NO_BACKBONES,
+    Backbones,
+    Method,
+    Sizes,
+    round_seed,
+)
 from reid.recipes.mutual import (
     MutualConfig,
     check_room,
@@ -276,7 +284,7 @@ RUNS: dict[str, INCLRConfig] = {
         **DEMO_BUDGET,
         second_initial="source-demo-seed2",
         norm_group=None,
-        dbscan=DBSCANConfig(k1=20, eps=0.6),
+        dbscan=DEMO_DBSCAN,
         num_parts=2,  # the source runs' map has 2 rows
     ),
 }

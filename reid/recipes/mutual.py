@@ -104,7 +104,7 @@ def pairs(
         if config.norm_group is not None:
             # NOTE: released code keeps the running statistics of the first GPU's images; the mean
             # over all groups is the same for any number of workers.
-            convert_ghost_norm_(net, group=config.norm_group, running="mean")
+            convert_ghost_norm_(net, group=config.norm_group)
         nets.append(net)
     students = NetPair(*nets)
     return students, ema_copy(students)

@@ -45,6 +45,7 @@ from reid.models import (
     reset_from_centers_,
 )
 from reid.recipes.contract import (
+    DEMO_DBSCAN,
     DEMO_UNLABELLED,
     NO_BACKBONES,
     Backbones,
@@ -118,7 +119,7 @@ class PPLR:
             dynamic_classes=True,
         )
         if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group, running="mean")
+            convert_ghost_norm_(self.student, group=config.norm_group)
         arrays = {
             "agreement": torch.zeros(sizes.num_images, config.num_parts),
             "aware": torch.tensor(False),
@@ -212,7 +213,7 @@ _DEMO = replace(
         steps_per_round=60,
         eval_every_rounds=1,
         norm_group=None,
-        dbscan=DBSCANConfig(k1=12, k2=4, eps=0.55),
+        dbscan=DEMO_DBSCAN,
     ),
     last_stride=1,  # a map of 4 rows: there are 3 parts
 )

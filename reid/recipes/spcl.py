@@ -16,6 +16,9 @@ Variants where paper and released code disagree:
 - `centroids="each"` (default, released): a source class's row follows each image of a batch in
   turn; `"mean"` (paper): it follows their mean once.
 - `pooling="gem"` is OpenUnReID's SpCL+, whose only difference it is.
+- `memory="extracted"` is ours: rows are extracted anew at the start of each round. Kept rows mix
+  features of networks up to a round apart, which short rounds and weights far from good ones do
+  not bear (LOG.md has what it buys). `initial` is ours too, where there are no ImageNet weights.
 NOTE: features for the first memory and for retrieval are averaged with the mirrored image's, as
 everywhere here; the released code does not mirror.
 """
@@ -64,6 +67,10 @@ from reid.types import OUTLIER, Batch, PseudoLabels
 class SpCLConfig(RunConfig):
     """Published settings."""
 
+    initial: str | None = None
+    """source run or checkpoint file that the backbone starts from; None (published): `weights`"""
+    memory: Literal["kept", "extracted"] = "kept"
+    """rows at the start of a round: as the last round left them (published), or extracted anew"""
     with_source: bool = True
     """train on labelled source images too (UDA), with BatchNorm of their own; else target only"""
     num_rounds: int = 50
@@ -96,6 +103,11 @@ class SpCLConfig(RunConfig):
             )
 
     @property
+    def starts(self) -> dict[str, str]:
+        """The source run, where one is given."""
+        return {} if self.initial is None else {"initial": self.initial}
+
+    @property
     def reads_source(self) -> bool:
         """Whether labelled source images are trained on."""
         return self.with_source
@@ -110,7 +122,8 @@ class SpCL:
         self, config: SpCLConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones)
+        start = None if config.initial is None else "initial"
+        trunk = first_backbone(config, backbones, start)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
         if config.norm_group is not None:
             convert_ghost_norm_(self.student, group=config.norm_group)
@@ -132,8 +145,10 @@ class SpCL:
         target = ListDraw(name="target", table="target", labels="global/images", **size)
         self.draws = (source, target) if config.with_source else (target,)
 
-    def begin_run(self, extract: Extract, tables: Mapping[str, Table]) -> None:
+    def remember(self, extract: Extract, tables: Mapping[str, Table], *, round: int) -> None:
         """Fill the memory: mean features of the source's classes, features of target images."""
+        if round > 0 and self.config.memory == "kept":
+            return
         rows = extract("target", self.embed)
         if self.config.with_source:
             labels = torch.from_numpy(tables["source"].labels["identity"]).to(rows.device)

@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from reid.clustering import DBSCANConfig
 from reid.models.backbones import BackboneName
-from reid.recipes.contract import DEMO, Method, OptimConfig
+from reid.recipes.contract import DEMO, DEMO_DBSCAN, Method
 from reid.recipes.published import Published, pair_name
 from reid.recipes.spcl import SpCL, SpCLConfig
 
@@ -72,11 +71,12 @@ PUBLISHED = {
 
 _DEMO = SpCLConfig(
     **DEMO,
-    num_rounds=12,
+    initial="source-demo",
+    memory="extracted",
+    num_rounds=8,
     steps_per_round=60,
     eval_every_rounds=2,
-    optim=OptimConfig(lr=7e-4),
-    dbscan=DBSCANConfig(k1=20),
+    dbscan=DEMO_DBSCAN,
     norm_group=None,
 )
 
@@ -88,7 +88,9 @@ RUNS: dict[str, SpCLConfig] = {
         )
     },
     "spcl-demo": _DEMO,
-    "spcl_usl-demo": replace(_DEMO, source=_DEMO.target, with_source=False),
+    "spcl_usl-demo": replace(
+        _DEMO, source=_DEMO.target, with_source=False, initial=None, num_rounds=12
+    ),
 }
 """Named runs: published pairs and data sets, and the built-in ones."""
 

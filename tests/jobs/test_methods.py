@@ -13,7 +13,7 @@ from jobs.benchmarks.methods import Options, cases_of, finished, measure, table_
 from jobs.benchmarks.timing import memory_kib
 from reid.recipes import RUNS
 
-MAP = {"source": 0.3, "supervised": 0.9, "mean_teacher": 0.5, "spcl": 0.4}
+MAP = {"source": 0.3, "supervised": 0.9, "mean_teacher": 0.5, "spcl": 0.4, "pplr": 0.4}
 
 
 def silent(*_: object) -> None:
@@ -54,16 +54,16 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
 
 def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_path: Path) -> None:
     options = Options(
-        seeds=2, worlds=("vehicle",), only=("mean_teacher", "spcl"), storage=str(tmp_path)
+        seeds=2, worlds=("vehicle",), only=("mean_teacher", "pplr"), storage=str(tmp_path)
     )
     rows = measure(options, show=silent)
     assert [(row["case"], row["seed"]) for row in rows] == [
         (case, seed)
         for seed in (1, 2)
-        for case in ("direct transfer", "supervised", "mean_teacher", "spcl")
+        for case in ("direct transfer", "supervised", "mean_teacher", "pplr")
     ]
     of = {(given["run"], given["seed"]): given for given in commands}
-    adapted, alone = of["mean_teacher", "2"], of["spcl", "2"]
+    adapted, alone = of["mean_teacher", "2"], of["pplr", "2"]
     assert adapted["initial"] == str(tmp_path / "vehicle-source-seed2")
     assert (of["source", "2"]["num-rounds"], adapted["num-rounds"]) == ("5", "8")
     assert alone["num-rounds"] == "13"

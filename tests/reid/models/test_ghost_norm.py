@@ -46,26 +46,24 @@ def test_groups_on_one_worker_are_the_batches_of_four():
         parts.append(part)
 
     exact = {"rtol": 1e-8, "atol": 1e-11}
-    for running in ("first", "mean"):
-        one = global_net().double()
-        convert_ghost_norm_(one, group=GROUP, running=running)
-        loss, out = loss_of(one, pixels, labels)
-        loss.backward()
-        for name in ("map", "embedding", "logits"):
-            expected = torch.cat([getattr(part, name) for part in parts])
-            torch.testing.assert_close(getattr(out, name), expected, **exact)
-        for name, parameter in one.named_parameters():
-            of_workers = [dict(net.named_parameters())[name].grad for net in workers]
-            if name == "neck.bias":
-                assert [parameter.grad, *of_workers] == [None] * 5
-                continue
-            assert float(parameter.grad.abs().max()) > 0
-            torch.testing.assert_close(parameter.grad, sum(of_workers) / WORKERS, **exact)
-        for name, buffer in one.named_buffers():
-            of_workers = [dict(net.named_buffers())[name] for net in workers]
-            averaged = running == "mean" and buffer.is_floating_point()
-            expected = sum(of_workers) / WORKERS if averaged else of_workers[0]
-            torch.testing.assert_close(buffer, expected, **exact)
+    one = global_net().double()
+    convert_ghost_norm_(one, group=GROUP)
+    loss, out = loss_of(one, pixels, labels)
+    loss.backward()
+    for name in ("map", "embedding", "logits"):
+        expected = torch.cat([getattr(part, name) for part in parts])
+        torch.testing.assert_close(getattr(out, name), expected, **exact)
+    for name, parameter in one.named_parameters():
+        of_workers = [dict(net.named_parameters())[name].grad for net in workers]
+        if name == "neck.bias":
+            assert [parameter.grad, *of_workers] == [None] * 5
+            continue
+        assert float(parameter.grad.abs().max()) > 0
+        torch.testing.assert_close(parameter.grad, sum(of_workers) / WORKERS, **exact)
+    for name, buffer in one.named_buffers():
+        of_workers = [dict(net.named_buffers())[name] for net in workers]
+        expected = sum(of_workers) / WORKERS if buffer.is_floating_point() else of_workers[0]
+        torch.testing.assert_close(buffer, expected, **exact)
 
 
 def test_groups_are_not_the_whole_batch():

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, jaccard_distance, self_paced_labels, split
+from reid.models import resnet
 from reid.recipes.contract import Sizes
 from reid.recipes.spcl import SpCL, SpCLConfig
 from reid.types import OUTLIER, Batch
@@ -65,7 +66,7 @@ def test_the_memory_starts_from_class_means_and_image_features(config, tiny_worl
         asked.append((table, function))
         return values[table]
 
-    made.begin_run(extract, tiny_world.tables)
+    made.remember(extract, tiny_world.tables, round=0)
     labels = tiny_world.tables["source"].labels["identity"]
     for label in range(8):
         mean = values["source"].numpy()[labels == label].mean(axis=0)
@@ -73,6 +74,25 @@ def test_the_memory_starts_from_class_means_and_image_features(config, tiny_worl
         np.testing.assert_allclose(made.memory.bank[label], expected, atol=1e-6)
     torch.testing.assert_close(made.remembered()["global"], values["target"])
     assert all(function == made.embed for _, function in asked)
+
+
+@pytest.mark.parametrize("memory", ["kept", "extracted"])
+def test_a_later_round_keeps_the_rows_or_extracts_them_anew(config, tiny_world, memory):
+    made = SpCL(replace(config, memory=memory), sizes=tiny_world.sizes)
+    rounds = [torch.from_numpy(unit(seed, 64)) for seed in range(2)]
+    for round, rows in enumerate(rounds):
+        made.remember(lambda _table, _of, rows=rows: rows, tiny_world.tables, round=round)
+    last = rounds[0] if memory == "kept" else rounds[1]
+    torch.testing.assert_close(made.remembered()["global"], last)
+
+
+def test_a_source_run_gives_the_first_weights(config):
+    assert replace(config, initial=None).starts == {}
+    trained = replace(config, initial="a run")
+    assert trained.starts == {"initial": "a run"}
+    weights = resnet("resnet18", weights=None, last_stride=1, seed=9).state_dict()
+    made = SpCL(trained, sizes=SIZES, backbones={"initial": weights})
+    torch.testing.assert_close(made.student.backbone.conv1.weight, weights["conv1.weight"])
 
 
 def test_labels_are_self_paced_and_the_threshold_is_the_first_rounds(recipe, config):
