@@ -200,7 +200,7 @@ def mining_step(config, sizes, rank, world):
     with thin_networks():
         recipe = build(config, sizes=sizes)
     if not hasattr(config, "norm_group"):
-        convert_ghost_norm_(recipe.networks, group=GROUP, running="mean")
+        convert_ghost_norm_(recipe.networks, group=GROUP)
     recipe.networks.double().train()
     agreement = drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()
     found = PseudoLabels(
