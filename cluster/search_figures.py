@@ -56,22 +56,23 @@ def parallel_figure(
     figure.suptitle(title, fontsize=11, fontweight="bold")
     axes = figure.subplots()
     places = [_placed(values, kind) for _, values, kind in columns]
-    colours = _colours([float(trial.objective or 0) for trial in lines])
+    objectives = np.array([float(trial.objective or 0) for trial in lines])
+    colours = _colours(objectives.tolist())
+    rgba = colours.to_rgba(objectives)
     for row, trial in enumerate(lines):
         done = trial.state == "finished"
         axes.plot(
             range(len(columns)),
             [place[row] for place in places],
             "-" if done else "--",
-            color=colours.to_rgba(float(trial.objective or 0)),
+            color=rgba[row],
             linewidth=2 if done else 1,
             alpha=1 if done else 0.6,
         )
     for x, (name, values, _) in enumerate(columns):
         axes.axvline(x, color=MUTED, linewidth=0.8)
         for y, value in _ends(values).items():
-            style = {"fontsize": 7, "ha": "left", "va": "center", "color": MUTED}
-            axes.text(x + 0.03, y, _short(value), **style)
+            axes.text(x + 0.03, y, _short(value), fontsize=7, ha="left", va="center", color=MUTED)
         axes.text(x, -0.08, name, fontsize=8, ha="center", va="top")
     axes.set(xticks=[], yticks=[], xlim=(-0.2, len(columns) - 0.6), ylim=(-0.2, 1.05))
     axes.spines[:].set_visible(False)
@@ -160,7 +161,7 @@ def _sensitivity(axes: Axes, points: Sequence[Trial], parameter: Parameter) -> N
         done = trial.state == "finished"
         axes.plot(
             [str(value) if labels else float(str(value))],
-            [trial.objective],
+            [float(trial.objective or 0)],
             "o",
             color=QUERY,
             markerfacecolor=QUERY if done else "none",

@@ -231,7 +231,7 @@ def _parameter(text: str, config: RunConfig) -> Parameter:
         raise ValueError(
             f"the space has {text!r}: {kind!r} is not one of {', '.join(KINDS)}{_near(kind, KINDS)}"
         )
-    return _bounded(path, kind, bounds, accepted)  # type: ignore[arg-type]
+    return _bounded(path, kind, bounds, accepted)
 
 
 def _bounded(path: str, kind: Kind, bounds: str, accepted: Sequence[Any]) -> Parameter:
@@ -314,7 +314,7 @@ def types_of(config: object, path: str) -> tuple[Any, ...]:
     return tuple(_accepted(hints[last]))
 
 
-def _fields(value: object) -> tuple[dataclasses.Field, ...]:
+def _fields(value: object) -> tuple[dataclasses.Field[Any], ...]:
     if not dataclasses.is_dataclass(value):
         return ()
     return dataclasses.fields(value)

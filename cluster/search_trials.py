@@ -63,15 +63,15 @@ def objective_of(report: Report, objective: Objective) -> float | None:
     """Return the objective where a report has it."""
     if objective == "oracle":
         return None if report.metrics is None else report.metrics["mAP"]
-    view = next(iter(report.health.values()), {})
-    return view.get(objective)
+    views = list(report.health.values())
+    return views[0].get(objective) if views else None
 
 
 def rounds_of(run: Folder, objective: Objective) -> tuple[dict[str, Any], ...]:
     """Return the rounds that a trial's run has kept."""
     found = []
     for row in read_rounds(run):
-        health = next(iter(row["health"].values()), {})
+        health: dict[str, Any] = next(iter(row["health"].values()), {})
         scores = row["metrics"] or {}
         value = scores.get("mAP") if objective == "oracle" else health.get(objective)
         found.append({"round": row["round"] + 1, "objective": value, **health, **scores})

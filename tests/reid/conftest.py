@@ -95,9 +95,8 @@ def _pixels(split: Split, folder: Path) -> PixelStore:
     return open_pixels(split.path, height=HEIGHT, width=WIDTH, cache_dir=folder)
 
 
-@pytest.fixture(scope="session")
-def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("worlds")
+def make_world(folder: Path) -> World:
+    """Write the tiny world to a folder."""
     for domain in ("a", "b"):
         config = WorldConfig(
             domain=domain,
@@ -129,6 +128,11 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     )
     sizes = Sizes(num_identities=8, num_images=len(target.train))
     return World(tables=tables, test=test, sizes=sizes)
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("worlds"))
 
 
 NAMES = {"source": "a", "target": "b"}
