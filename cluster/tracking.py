@@ -29,8 +29,8 @@ SENT = "reid.sent_steps"
 BATCH_METRICS, BATCH_PARAMS = 1000, 100
 """most values MLflow takes in one request"""
 PARAM_CHARS = 500
-LATEST, CHAMPION = "latest", "champion"
-"""aliases of a registered model's versions"""
+NEWEST, CHAMPION = "newest", "champion"
+"""aliases of a registered model's versions; MLflow keeps `latest` for itself"""
 LOCAL_ARTIFACTS = "mlartifacts"
 """folder of files beside a sqlite store"""
 
@@ -107,7 +107,7 @@ class Tracker:
 
         The module takes images (B,H,W,3) uint8 and is saved by torch.export: a graph and tensors,
         nothing that is executed when it is read. `about` says how to prepare images. The alias
-        `latest` moves to the version, `champion` where its mAP is above that of the champion on
+        `newest` moves to the version, `champion` where its mAP is above that of the champion on
         the same target, or there is none. Returns the version; a run has one of each name.
         """
         client = self._client
@@ -131,7 +131,7 @@ class Tracker:
             client.finalize_logged_model(logged.model_id, "READY")
             version = client.create_model_version(
                 name,
-                source=f"models:/{logged.model_id}",
+                source=logged.artifact_location,  # models:/ID is looked up in MLflow's global store
                 run_id=self.run_id,
                 model_id=logged.model_id,
                 tags={
@@ -139,7 +139,7 @@ class Tracker:
                     **{key: f"{value:.6f}" for key, value in scores.items()},
                 },
             )
-        client.set_registered_model_alias(name, LATEST, version.version)
+        client.set_registered_model_alias(name, NEWEST, version.version)
         if _is_better(client, version):
             client.set_registered_model_alias(name, CHAMPION, version.version)
         return str(version.version)
