@@ -126,7 +126,7 @@ def sweep(job: Job, inputs: Inputs, grid: Sequence[Values], *, show: Show) -> Ti
             figures = health(
                 found, pool=pool, camid=inputs.tables["target"].camid, truth=inputs.truth
             )
-            rows.append({**values, **figures})
+            rows.append({**figures, **values})  # counts stay whole
             show("cluster and score", done, len(grid), note_of(values))
     seconds["cluster and score"] = time.perf_counter() - started
     return Tier(rows=rows, seconds=seconds)

@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 
 from cluster import checkpoints, pipeline, uploads
 from cluster.config import ClusterConfig
+from jobs import upload
 from reid.data.augment import normalise
 from reid.recipes import restore
 
@@ -196,6 +197,7 @@ def test_a_run_goes_to_postgres_and_s3_and_its_model_comes_back(
     where = ClusterConfig(
         num_workers=0, threads_per_worker=1, loader="torch", storage=str(tmp_path / "runs"),
         data_root=str(tiny_worlds), tracking_uri=server.uri, node_metrics_s=0.001,
+        register="person",
     )  # fmt: skip
     config = tiny_config(
         "source-demo", source="synthetic_a", target="synthetic_a", precision="float32"
@@ -227,12 +229,8 @@ def test_a_run_goes_to_postgres_and_s3_and_its_model_comes_back(
 def check_model(
     client: MlflowClient, folder: Path, summary: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Register a run's network twice and load it where this project's code is not."""
-    command = [sys.executable, "-m", "jobs.upload", str(folder), "--register", "person"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for _ in range(2):  # the second time it is there already
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    """Register a run's network once more and load it where this project's code is not."""
+    upload.main(upload.Options(folder=str(folder), register="person"))  # it is there already
     (version,) = client.search_model_versions("name = 'person'")
     assert version.run_id == summary["mlflow_run_id"]
     assert sorted(client.get_model_version("person", version.version).aliases) == [

@@ -157,10 +157,10 @@ def test_a_job_is_submitted_once_and_followed(head: Head) -> None:
         ["--metadata", "ticket=7", *fails],
         ["--list"],
     )
-    assert first[0] == 0
+    assert first[0] == 0, first
     assert "submitted plan-" in first[2]
     name = json.loads(first[1])["id"]
-    assert again[0] == 0
+    assert again[0] == 0, again
     assert f"{name} was submitted before and is" in again[2]
     assert '"advice"' in again[2]  # its output
     assert json.loads(again[1])["status"] == "SUCCEEDED"
