@@ -4,7 +4,7 @@ objective, and the scores of clusterings against their number of clusters.
 Legend: T trials, P parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from cluster.search_space import Parameter
@@ -53,7 +54,7 @@ def parallel_figure(
     if objective != "oracle" and all(trial.mAP is not None for trial in lines):
         columns.append(("mAP (test labels)", [trial.mAP for trial in lines], "float"))
     figure = Figure(figsize=(2.1 * len(columns) + 1.5, 4.6), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(f"{title} (dashed: stopped early)", fontsize=11, fontweight="bold")
     axes = figure.subplots()
     places = [_placed(values, kind) for _, values, kind in columns]
     objectives = np.array([float(trial.objective or 0) for trial in lines])
@@ -70,9 +71,12 @@ def parallel_figure(
             alpha=1 if done else 0.6,
         )
     for x, (name, values, _) in enumerate(columns):
-        axes.axvline(x, color=MUTED, linewidth=0.8)
+        axes.plot([x, x], [0, 1], color=MUTED, linewidth=0.8, zorder=0)
         for y, value in _ends(values).items():
-            axes.text(x + 0.03, y, _short(value), fontsize=7, ha="left", va="center", color=MUTED)
+            text = axes.text(
+                x + 0.03, y, _short(value), fontsize=7, ha="left", va="center", color=MUTED
+            )
+            text.set_path_effects([withStroke(linewidth=3, foreground="white")])
         axes.text(x, -0.08, name, fontsize=8, ha="center", va="top")
     axes.set(xticks=[], yticks=[], xlim=(-0.2, len(columns) - 0.6), ylim=(-0.2, 1.05))
     axes.spines[:].set_visible(False)
@@ -94,7 +98,7 @@ def sensitivity_figure(
             "no trial has an objective to draw; one that has trained a round is needed"
         )
     figure = Figure(figsize=(3.2 * len(space) + 0.6, 3.6), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(f"{title} (hollow: stopped early)", fontsize=11, fontweight="bold")
     panels = figure.subplots(1, len(space), sharey=True, squeeze=False)[0]
     for axes, parameter in zip(panels, space, strict=True):
         _sensitivity(axes, points, parameter)
@@ -167,14 +171,34 @@ def _sensitivity(axes: Axes, points: Sequence[Trial], parameter: Parameter) -> N
             markerfacecolor=QUERY if done else "none",
             markersize=6,
         )
-    if parameter.kind == "ema":
-        axes.set_xscale("function", functions=(_rest_log, _rest_exp))
-    elif parameter.is_log:
-        axes.set_xscale("log")
+    if not labels:
+        _scale(axes, [float(str(trial.values[parameter.path])) for trial in points], parameter)
     found = importances(points, [parameter])[parameter.path]
-    axes.set_title("" if found is None else f"rank correlation {found:+.2f}", fontsize=8)
+    ended = sum(trial.state == "finished" for trial in points)
+    said = "" if found is None else f"rank correlation {found:+.2f} over {ended} trials"
+    axes.set_title(said, fontsize=8)
     axes.set_xlabel(parameter.path)
     axes.grid(alpha=0.3)
+
+
+def _scale(axes: Axes, values: Sequence[float], parameter: Parameter) -> None:
+    """Scale an axis as its parameter is drawn; name its ends and what lies halfway on it."""
+    there, back = _ways(parameter.kind)
+    if parameter.is_log:
+        axes.set_xscale("function", functions=(there, back))
+    low, high = min(values), max(values)
+    ticks = sorted({low, float(back((there(low) + there(high)) / 2)), high})
+    axes.set_xticks(ticks, [_short(float(f"{tick:.3g}")) for tick in ticks], fontsize=8)
+    axes.set_xticks([], minor=True)
+
+
+def _ways(kind: str) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return the functions to the scale on which such a parameter is drawn evenly, and back."""
+    if kind == "ema":
+        return _rest_log, _rest_exp
+    if kind in ("log", "logint"):
+        return lambda x: np.log(np.maximum(x, 1e-300)), np.exp
+    return lambda x: x, lambda x: x
 
 
 def _rest_log(momentum: Any) -> Any:
@@ -195,11 +219,7 @@ def _placed(values: Sequence[Any], kind: str) -> NDArray[np.float64]:
     if not _numeric(values):
         names = sorted({str(value) for value in values})
         return np.array([names.index(str(v)) / max(len(names) - 1, 1) for v in values])
-    numbers = np.array(values, dtype=np.float64)
-    if kind == "ema":
-        numbers = _rest_log(numbers)
-    elif kind in ("log", "logint"):
-        numbers = np.log(numbers)
+    numbers = _ways(kind)[0](np.array(values, dtype=np.float64))
     low, high = numbers.min(), numbers.max()
     return (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
 
