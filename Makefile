@@ -34,11 +34,11 @@ check: $(STAMP)  ## static checks: ruff, codespell, mypy, import-linter
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-logo
 
-test: check  ## static checks, then all tests that need no GPU (ARGS goes to pytest)
+test: check  ## static checks, then all tests but those of GPUs, servers and hosts (ARGS goes to pytest)
 	$(BIN)/python -m pytest --durations=10 $(ARGS)
 
-test-cluster: $(STAMP)  ## a run over three made hosts, and what may happen to it (Linux, root; half an hour)
-	$(BIN)/python -m pytest tests/hosts -m hosts --durations=0 $(ARGS)
+test-cluster: $(STAMP)  ## servers and three made hosts, and what may happen to them (Linux, root; half an hour)
+	$(BIN)/python -m pytest -m 'hosts or server' --durations=0 $(ARGS)
 
 demo: $(STAMP)  ## the main job on built-in data (ARGS goes to jobs.demo)
 	$(BIN)/python -m jobs.demo $(ARGS)

@@ -31,6 +31,9 @@ class ClusterConfig:
     """CPUs Ray reserves for each worker"""
     cpus_per_shard: float = 0.5
     """CPUs Ray reserves for each clustering actor; workers wait while these work"""
+    placement: Literal["pack", "spread"] = "pack"
+    """workers on as few nodes as hold them, for the fastest exchange, or on as many as there are,
+    for processors and memory of each"""
     train_labels: tuple[str, ...] = ()
     """labels of the nodes that train, each NAME=VALUE, such as role=train; none: any node"""
     pool_labels: tuple[str, ...] = ()

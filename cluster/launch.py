@@ -143,6 +143,7 @@ def scaling(where: ClusterConfig) -> ray.train.ScalingConfig:
         num_workers=(where.num_workers, where.max_workers) if elastic else where.num_workers,
         elastic_resize_monitor_interval_s=where.resize_every_s,
         use_gpu=where.use_gpu,
+        placement_strategy=where.placement.upper(),
         label_selector=named_values(where.train_labels, option="train_labels") or None,
         resources_per_worker={
             "CPU": where.cpus_per_worker,

@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 S3_PORT, MLFLOW_PORT, RAY_PORT = 9000, 5000, 6379
 TRIES = 4
 """to start Ray: on a busy machine its own half minute may be too short"""
-CPUS = 2
+CPUS = 3
 """as reserved: all hosts share the cores of this machine"""
 
 

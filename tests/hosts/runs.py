@@ -72,10 +72,12 @@ class Run:
             "loader": "torch",
             "node-metrics-s": 0,
             "num-workers": workers,
-            # A shard on each host, and between them room for one training process each.
+            # No host holds two shards, and each has room for a shard beside both workers: wherever
+            # these start again, a lost shard finds its place.
             "num-shards": 3,
-            "cpus-per-shard": 1.5,
+            "cpus-per-shard": 1.6,
             "cpus-per-worker": 0.5,
+            "placement": "spread",
         }
         cluster = [f"--cluster.{key}={value}" for key, value in place.items()]
         return ["train", run, f"--name={self.name}", *config, *cluster, *options]
