@@ -139,14 +139,15 @@ def starting(options: Options, world: World, seed: int, case: Case) -> dict[str,
     starts = RUNS[f"{case.method}-demo"].starts
     if not starts:
         return {"num-rounds": str(options.source_rounds + options.rounds)}
-    begin = {}
+    begin: dict[str, str] = {}
+    first: dict[str, str] = {}
     for number, field in enumerate(starts):
-        own = seed if number == 0 else 1000 * number + seed  # a second start has a seed of its own
-        rounds = {"num-rounds": str(options.source_rounds)}
+        own = 1000 * number + seed  # a second start has a seed of its own and begins with the first
+        rounds = {"num-rounds": str(options.source_rounds), **first}
         trained(options, world, own, Case(name="source", method="source"), rounds)
-        begin[field.replace("_", "-")] = os.path.join(
-            options.storage, run_name(world, "source", own)
-        )
+        folder = os.path.join(options.storage, run_name(world, "source", own))
+        begin[field.replace("_", "-")] = folder
+        first = first or {"initial": folder}
     return {**begin, "num-rounds": str(options.rounds)}
 
 

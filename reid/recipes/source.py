@@ -49,12 +49,19 @@ class SourceConfig(MiningConfig):
     optim: OptimConfig = OptimConfig(warmup_rounds=10, milestones=(40, 70))
     augment: AugmentConfig = AugmentConfig(global_grayscale=0.0, erasing=0.0)
     eval_every_rounds: int = 3
+    initial: str | None = None
+    """source run, or checkpoint file, whose backbone this one begins with; None: `weights`"""
     smoothing: float = 0.1
     """share of the ID target spread over all identities"""
     mix_target: bool = True
     """also forward an unlabelled target batch, whose only effect is on BatchNorm statistics"""
     reads_source = True
     clusters = False
+
+    @property
+    def starts(self) -> dict[str, str]:
+        """Another source run, where one is named."""
+        return {} if self.initial is None else {"initial": self.initial}
 
 
 class Source:
@@ -66,7 +73,8 @@ class Source:
         self, config: SourceConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones)
+        start = None if config.initial is None else "initial"
+        trunk = first_backbone(config, backbones, start)
         self.student = GlobalNet(trunk, sizes.num_identities, seed=config.seed)
         self.networks = nn.ModuleDict({"student": self.student})
         size = {"num_identities": config.num_identities, "num_instances": config.num_instances}
@@ -208,7 +216,9 @@ RUNS: dict[str, SourceConfig] = {
         for seed in (1, 2)
     },
     "source-demo": _DEMO,
-    "source-demo-seed2": replace(_DEMO, seed=2),
+    # Two networks whose features are averaged must share a space. Published ones do, since both
+    # begin with ImageNet's weights; here the second begins with the first.
+    "source-demo-seed2": replace(_DEMO, seed=2, initial="source-demo"),
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }
 """Named runs: published pairs, the demo's source stage, and the demo's supervised upper bound."""

@@ -14,7 +14,7 @@ from jobs.benchmarks.methods import Options, cases_of, finished, measure, table_
 from jobs.benchmarks.timing import memory_kib
 from reid.recipes import RUNS
 
-MAP = {"source": 0.3, "supervised": 0.9, "mean_teacher": 0.5, "spcl": 0.4, "pplr": 0.4}
+MAP = {"source": 0.3, "supervised": 0.9, "mean_teacher": 0.5, "spcl": 0.4, "pplr": 0.4, "mmt": 0.4}
 
 
 def silent(*_: object) -> None:
@@ -80,6 +80,18 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     with console.capture() as capture:
         console.print(table_of(rows))
     assert "51.5 ± 0.7" in capture.get()  # of 51 and 52 %
+
+
+def test_a_second_start_has_its_own_seed_and_begins_with_the_first(
+    commands: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = Options(seeds=1, worlds=("person",), only=("mmt",), storage=str(tmp_path))
+    measure(options, show=silent)
+    of = {(given["run"], given["seed"]): given for given in commands}
+    first, second = (str(tmp_path / f"person-source-seed{seed}") for seed in (1, 1001))
+    assert "initial" not in of["source", "1"]
+    assert of["source", "1001"]["initial"] == first
+    assert (of["mmt", "1"]["initial"], of["mmt", "1"]["second-initial"]) == (first, second)
 
 
 def test_memory_and_time_are_of_the_first_time(

@@ -122,3 +122,16 @@ def test_labels_are_given(recipe):
     recipe.after_step(step=0)
     after = recipe.networks.state_dict()
     assert all(np.array_equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_source_run_begins_with_another_ones_backbone(recipe, tiny_configs):
+    weights = recipe.student.backbone.state_dict()
+    config = replace(tiny_configs["source"], initial="first", seed=tiny_configs["source"].seed + 1)
+    assert config.starts == {"initial": "first"}
+    sizes = Sizes(num_identities=8, num_images=64)
+    made = Source(config, sizes=sizes, backbones={"initial": weights})
+    drawn = Source(replace(config, initial=None), sizes=sizes)
+    for name, value in made.student.backbone.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    name = "conv1.weight"
+    assert not torch.equal(drawn.student.backbone.state_dict()[name], weights[name])
