@@ -80,6 +80,7 @@ $(STAMP): requirements.lock pyproject.toml | build-venv
 	@rm -f $@
 	echo "setup: installing requirements.lock into $(VENV)"
 	quiet=$$(test -t 2 || echo --quiet)  # on a terminal uv shows how far it is
-	$(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes requirements.lock
+	# Compiled now: where Python may not write bytecode later, each of many processes would compile torch and Ray for itself.
+	$(BIN)/uv pip sync $$quiet --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	printf '%s\n' "$(CURDIR)" > $@
