@@ -54,8 +54,9 @@ class Head:
         asked = [["--address", self.dashboard, "--python", sys.executable, *line] for line in lines]
         command = [sys.executable, "-c", SEVERAL, json.dumps(asked)]
         done = subprocess.run(
-            command, env=env, cwd=ROOT, capture_output=True, text=True, check=True
+            command, env=env, cwd=ROOT, capture_output=True, text=True, check=False
         )
+        assert done.returncode == 0, done.stderr
         return [tuple(each) for each in json.loads(done.stdout.splitlines()[-1])]
 
     def status(self, path: str, *, method: str = "GET", token: str | None = None) -> int:
@@ -146,6 +147,7 @@ def test_jobs_submit_says_what_is_missing(head: Head, tmp_path: Path) -> None:
         assert "another" not in err
 
 
+@pytest.mark.server  # Ray gives a job's first process less time than a busy machine takes
 def test_a_job_is_submitted_once_and_followed(head: Head) -> None:
     job = ["--", "plan", "--images", "12936", "--gpus", "0"]
     fails = ["--", "evaluate", "--checkpoint", "/none", "--dataset", "regdb", "--root", "/none"]
