@@ -150,10 +150,13 @@ def test_adaptations_start_from_source_runs_of_the_same_pair(name, start):
 
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if len(run.starts) > 1])
-def test_two_students_start_from_runs_that_differ_in_their_seed_alone(name):
-    first, second = (RUNS[start] for start in RUNS[name].starts.values())
+def test_two_students_start_from_runs_of_two_seeds_that_share_a_space(name):
+    names = list(RUNS[name].starts.values())
+    first, second = (RUNS[start] for start in names)
     assert (first.seed, second.seed) == (1, 2)
-    assert replace(second, seed=1) == first
+    assert replace(second, seed=1, initial=None) == first
+    # Both begin with pre-trained weights, or else the second with the first.
+    assert second.initial == (None if first.weights else names[0])
 
 
 def training_images(dataset: str) -> str:
