@@ -27,6 +27,24 @@ class Board:
 
 
 @contextmanager
+def repeated(look: Callable[[], None], *, every_s: float) -> Iterator[None]:
+    """Call a function every so many seconds, from a thread, until the block ends."""
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(every_s):
+            look()
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
 def watched(show: Show) -> Iterator[Any]:
     """Yield a board whose line is handed to `show` from a thread until the block ends."""
     # It may be on any node, and goes to another with an empty line when it loses that one.
@@ -35,24 +53,20 @@ def watched(show: Show) -> Iterator[Any]:
         .options(num_cpus=0, max_restarts=-1, scheduling_strategy="DEFAULT")
         .remote()
     )
-    done = threading.Event()
+    last = None
 
-    def watch() -> None:
-        last = None
-        while not done.wait(POLL_S):
-            try:
-                line = ray.get(board.line.remote(), timeout=5)
-            except ray.exceptions.RayError:
-                continue  # the screen may miss a line, the run goes on
-            if line[0] and line != last:
-                show(*line)
-                last = line
+    def look() -> None:
+        nonlocal last
+        try:
+            line = ray.get(board.line.remote(), timeout=5)
+        except ray.exceptions.RayError:
+            return  # the screen may miss a line, the run goes on
+        if line[0] and line != last:
+            show(*line)
+            last = line
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield board
+        with repeated(look, every_s=POLL_S):
+            yield board
     finally:
-        done.set()
-        thread.join()
         ray.kill(board)

@@ -1,14 +1,16 @@
 """What the trials of a search are doing, from their processes to the one that shows it."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 
+from cluster.board import repeated
+
 Doing = Mapping[int, tuple[str, int, int, str]]
 """{number of a trial: (what, done, total, note)}."""
+
 POLL_S = 0.5
 
 
@@ -31,21 +33,17 @@ class SearchBoard:
 def watching(look: Callable[[Doing], None]) -> Iterator[Any]:
     """Yield a board whose lines are handed to `look` from a thread until the block ends."""
     board = ray.remote(SearchBoard).options(num_cpus=0, scheduling_strategy="DEFAULT").remote()
-    done = threading.Event()
+    lines: Doing = {}
 
     def watch() -> None:
-        lines: Doing = {}
-        while not done.wait(POLL_S):
-            with suppress(ray.exceptions.RayError):  # the screen may miss a line
-                lines = ray.get(board.lines.remote(), timeout=5)
-            look(lines)
+        nonlocal lines
+        with suppress(ray.exceptions.RayError):  # the screen may miss a line
+            lines = ray.get(board.lines.remote(), timeout=5)
         look(lines)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
     try:
-        yield board
+        with repeated(watch, every_s=POLL_S):
+            yield board
     finally:
-        done.set()
-        thread.join()
         ray.kill(board)
+        look(lines)

@@ -25,7 +25,6 @@ them, in seconds.
 """
 
 import dataclasses
-import difflib
 import json
 import os
 import shlex
@@ -38,9 +37,10 @@ import tyro
 from cluster.config import ClusterConfig
 from jobs.console import Show, console, exit_codes
 from jobs.demo import draw_worlds
+from jobs.runs import named_run
 from jobs.search_display import SearchDisplay, clustering_table, trials_table
 from reid.override import flatten
-from reid.recipes import RUNS, RunConfig, method_of
+from reid.recipes import RUNS, RunConfig
 
 Objective = Literal["silhouette", "neighbor_agreement", "camera_mixing", "stability", "oracle"]
 
@@ -83,21 +83,7 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line; exits with code 2 on a wrong one, 0 after --help."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        out = sys.stdout if arguments else sys.stderr
-        print(__doc__, file=out)
-        for name, config in RUNS.items():
-            about = f"{method_of(config)}, {config.source} to {config.target}, {config.backbone}"
-            print(f"  {name:<36} {about}", file=out)
-        print("\npython -m jobs.search RUN --help lists the options of a run.", file=out)
-        sys.exit(0 if arguments else 2)
-    name = arguments[0]
-    if name not in RUNS:
-        near = difflib.get_close_matches(name, RUNS, n=1)
-        raise ValueError(
-            f"there is no run '{name}'; "
-            + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(RUNS)}")
-        )
+    name = named_run(arguments, command="jobs.search", about=__doc__)
     default = RUNS[name]
     fields: list[Any] = [
         ("settings", Annotated[Settings, tyro.conf.arg(name="")], Settings()),

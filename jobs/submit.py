@@ -44,7 +44,7 @@ from cluster.submission import (
 from jobs.console import console, exit_codes
 from reid.override import config_hash, flatten
 
-NOT_COMMANDS = ("console", "search_display", "submit", "tables")
+NOT_COMMANDS = ("console", "runs", "search_display", "submit", "tables")
 PROJECT = Path(__file__).parents[1]
 SHARED_PATHS = ("storage", "data_root", "root", "checkpoint", "out", "pack")
 """options of commands that name what must be reached from every node"""

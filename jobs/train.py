@@ -8,7 +8,6 @@ stopped run was, and returns at once when it is done.
 """
 
 import dataclasses
-import difflib
 import json
 import sys
 from collections.abc import Sequence
@@ -19,8 +18,9 @@ import tyro
 from cluster.config import ClusterConfig
 from cluster.pipeline import run
 from jobs.console import console, exit_codes, progress_bars
+from jobs.runs import named_run
 from jobs.tables import results_table
-from reid.recipes import RUNS, RunConfig, method_of
+from reid.recipes import RUNS, RunConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,21 +34,7 @@ class Options:
 
 def parse(arguments: Sequence[str]) -> Options:
     """Return the options of a command line; exits with code 2 on a wrong one, 0 after --help."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        out = sys.stdout if arguments else sys.stderr
-        print(__doc__, file=out)
-        for name, config in RUNS.items():
-            about = f"{method_of(config)}, {config.source} to {config.target}, {config.backbone}"
-            print(f"  {name:<36} {about}", file=out)
-        print("\npython -m jobs.train RUN --help lists the options of a run.", file=out)
-        sys.exit(0 if arguments else 2)
-    name = arguments[0]
-    if name not in RUNS:
-        near = difflib.get_close_matches(name, RUNS, n=1)
-        raise ValueError(
-            f"there is no run '{name}'; "
-            + (f"did you mean '{near[0]}'?" if near else f"known are {', '.join(RUNS)}")
-        )
+    name = named_run(arguments, command="jobs.train", about=__doc__)
     default = RUNS[name]
     fields: list[Any] = [
         ("config", Annotated[type(default), tyro.conf.arg(name="")], default),
