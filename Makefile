@@ -34,8 +34,9 @@ check: $(STAMP)  ## static checks: ruff, codespell, mypy, import-linter
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports --no-logo
 
+# Two processes: one starts Ray and all that needs it (tests/conftest.py), which comes first for it takes longest.
 test: check  ## static checks, then all tests but those of GPUs, servers and hosts (ARGS goes to pytest)
-	$(BIN)/python -m pytest --durations=10 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(ARGS)
 
 test-cluster: $(STAMP)  ## servers and three made hosts, and what may happen to them (Linux, root; half an hour)
 	$(BIN)/python -m pytest -m 'hosts or server' --durations=0 $(ARGS)

@@ -40,6 +40,16 @@ TINY = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-n` hand out whole files, and all tests that start Ray to one process.
+
+    A file's fixtures are made once so, and Ray's one cluster serves all who need it.
+    """
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else item.location[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @dataclass(frozen=True)
 class S3Server:
     """An S3 server of the tests' own, in another process."""
