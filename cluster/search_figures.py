@@ -35,6 +35,15 @@ def scored(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(known, key=lambda trial: (trial.state == "finished", trial.objective))
 
 
+def drawable(trials: Sequence[Trial]) -> list[Trial]:
+    """Return `scored`; ValueError if there is none."""
+    if not (known := scored(trials)):
+        raise ValueError(
+            "no trial has an objective to draw; one that has trained a round is needed"
+        )
+    return known
+
+
 def parallel_figure(
     trials: Sequence[Trial], space: Sequence[Parameter], *, objective: str, title: str
 ) -> Figure:
@@ -42,11 +51,7 @@ def parallel_figure(
 
     ValueError without a trial that has an objective.
     """
-    lines = scored(trials)
-    if not lines:
-        raise ValueError(
-            "no trial has an objective to draw; one that has trained a round is needed"
-        )
+    lines = drawable(trials)
     columns: list[tuple[str, list[Any], str]] = [
         (p.path, [trial.values[p.path] for trial in lines], str(p.kind)) for p in space
     ]
@@ -92,11 +97,7 @@ def sensitivity_figure(
     The headings have Spearman's correlation over the trials that were trained to the end. Stopped
     trials are shown by their last objective. ValueError as for `parallel_figure`.
     """
-    points = scored(trials)
-    if not points:
-        raise ValueError(
-            "no trial has an objective to draw; one that has trained a round is needed"
-        )
+    points = drawable(trials)
     figure = Figure(figsize=(3.2 * len(space) + 0.6, 3.6), dpi=150, layout="constrained")
     figure.suptitle(f"{title} (hollow: stopped early)", fontsize=11, fontweight="bold")
     panels = figure.subplots(1, len(space), sharey=True, squeeze=False)[0]

@@ -47,6 +47,9 @@ TERMINAL = ("SUCCEEDED", "FAILED", "STOPPED")
 LOST_PAUSE_S = 2.0
 GIVE_UP_S = 300.0
 """how long a head that does not answer is asked again while a job is followed"""
+AGENT_S = 180.0
+"""how long a head is asked again that cannot start jobs yet: it is new, or busy"""
+NO_AGENT = "No available agent"
 SILENCE_S = 20.0
 """after so long without a line the status is asked for: the connection may be dead"""
 
@@ -116,26 +119,35 @@ class Client:
         if self.find(job.id) is not None:
             return "known"
         code = {"working_dir": job.working_dir, "excludes": list(EXCLUDES)}
-        with _explained(self.address):
+        until = time.monotonic() + AGENT_S
+        while True:
             try:
-                self._jobs.submit_job(
-                    entrypoint=job.entrypoint,
-                    submission_id=job.id,
-                    runtime_env={
-                        "env_vars": dict(job.env_vars),
-                        **(code if job.working_dir is not None else {}),
-                    },
-                    metadata=dict(job.metadata),
-                    entrypoint_num_cpus=job.num_cpus or None,
-                    entrypoint_num_gpus=job.num_gpus or None,
-                    entrypoint_resources=dict(job.resources) or None,
-                    entrypoint_label_selector=dict(job.labels) or None,
-                )
-            except RuntimeError:
-                if self.find(job.id) is None:
+                with _explained(self.address):
+                    self._jobs.submit_job(
+                        entrypoint=job.entrypoint,
+                        submission_id=job.id,
+                        runtime_env={
+                            "env_vars": dict(job.env_vars),
+                            **(code if job.working_dir is not None else {}),
+                        },
+                        metadata=dict(job.metadata),
+                        entrypoint_num_cpus=job.num_cpus or None,
+                        entrypoint_num_gpus=job.num_gpus or None,
+                        entrypoint_resources=dict(job.resources) or None,
+                        entrypoint_label_selector=dict(job.labels) or None,
+                    )
+                return "new"
+            except RuntimeError as error:
+                if self.find(job.id) is not None:
+                    return "known"  # somebody was quicker
+                if NO_AGENT not in str(error):
                     raise
-                return "known"  # somebody was quicker
-        return "new"
+                if time.monotonic() > until:
+                    raise ValueError(
+                        f"the head at {self.address} has had no job agent for {AGENT_S:.0f} s; "
+                        "dashboard_agent.log in its Ray session's logs says why"
+                    ) from None
+            time.sleep(LOST_PAUSE_S)
 
     def find(self, job_id: str) -> JobState | None:
         """Return what the cluster says of a job, None when it knows none of the id."""

@@ -14,6 +14,7 @@ from cluster.submission import (
     EXCLUDES,
     Client,
     JobState,
+    Submission,
     Unreachable,
     attempt_id,
     exit_code,
@@ -118,6 +119,41 @@ def test_a_job_whose_output_is_lost_still_ends(monkeypatch: pytest.MonkeyPatch) 
 def test_a_head_that_was_started_anew_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="knows no job"):
         followed([([], RuntimeError("404"))], [ValueError("knows no job a")], monkeypatch)
+
+
+class Starting:
+    """A head that answers a submission with each of these, and takes it for an empty one."""
+
+    def __init__(self, answers: list[str]) -> None:
+        self.answers = answers
+        self.taken: list[str] = []
+
+    def submit_job(self, *, submission_id: str, **_: Any) -> None:
+        if answer := self.answers.pop(0):
+            raise RuntimeError(f"Request failed with status code 500: {answer}.")
+        self.taken.append(submission_id)
+
+    def get_job_info(self, job_id: str) -> None:
+        raise RuntimeError("Request failed with status code 404: none")
+
+
+def submitted(answers: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, Starting]:
+    monkeypatch.setattr(submission, "LOST_PAUSE_S", 0.0)
+    client = object.__new__(Client)
+    client.address = "http://head:8265"
+    client._jobs = jobs = Starting(answers)
+    return client.submit(Submission(id="a", entrypoint="true")), jobs
+
+
+def test_a_head_that_is_starting_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = "No available agent to submit job, please try again later."
+    found, jobs = submitted([late, late, ""], monkeypatch)
+    assert (found, jobs.taken, jobs.answers) == ("new", ["a"], [])
+    monkeypatch.setattr(submission, "AGENT_S", -1.0)
+    with pytest.raises(ValueError, match=r"http://head:8265 has had no job agent"):
+        submitted([late], monkeypatch)
+    with pytest.raises(RuntimeError, match="something else"):
+        submitted(["something else", ""], monkeypatch)
 
 
 def test_code_is_sent_without_data_tests_and_caches(tmp_path: Path) -> None:

@@ -15,42 +15,13 @@ from reid.recipes import RUNS
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
-
-
-def as_arguments(where: ClusterConfig) -> list[str]:
-    """Return the options that name a place."""
-    return [
-        *("--cluster.storage", where.storage, "--cluster.data-root", where.data_root),
-        *("--cluster.cache", str(where.cache), "--cluster.tracking-uri", str(where.tracking_uri)),
-    ]
-
-
-SMALL = [
-    *("--height", "32", "--width", "16", "--last-stride", "1", "--num-identities", "4"),
-    *("--num-rounds", "2", "--steps-per-round", "2", "--num-clusters", "8"),
-]
+Options = tuple[str, ...]
 
 
 @pytest.fixture
-def refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> Refused:
+def refused(refused_by: Refused) -> Refused:
     """Return `refused(*arguments)`: standard error of a command that exits with 2, unstarted."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def begin(*_: object, **__: object) -> None:
-        raise AssertionError("the search began")
-
-    monkeypatch.setattr(cluster_search, "connected", begin)
-
-    def refusal(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as stopped:
-            search.main(arguments)
-        assert stopped.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert "Traceback" not in err
-        return err
-
-    return refusal
+    return lambda *arguments: refused_by(search, arguments, before=(cluster_search, "connected"))
 
 
 @pytest.mark.parametrize(
@@ -76,9 +47,9 @@ def test_wrong_words_are_refused(refused: Refused, arguments: list[str], words: 
     ],
 )
 def test_unfit_spaces_are_refused_before_anything_starts(
-    refused: Refused, place: ClusterConfig, space: str, words: str
+    refused: Refused, place: ClusterConfig, small_options: Options, space: str, words: str
 ) -> None:
-    err = refused("core_reid_v2-demo", *SMALL, *as_arguments(place), "--space", space)
+    err = refused("core_reid_v2-demo", *small_options, "--num-clusters", "8", "--space", space)
     assert words in err
     assert not Path(place.storage).exists()
 
@@ -132,11 +103,11 @@ def test_command_that_trains_the_best_has_what_was_asked_for_all() -> None:
 
 
 def test_clustering_tier_prints_table_and_command(
-    tiny_runs: Any, place: ClusterConfig, capsys: Capture
+    tiny_runs: Any, place: ClusterConfig, small_options: Options, capsys: Capture
 ) -> None:
     arguments = [
         *("core_reid_v2-demo", "--tier", "clustering", "--space", "num_clusters=4,8"),
-        *("--initial", tiny_runs.source, *SMALL, *as_arguments(place)),
+        *("--initial", tiny_runs.source, *small_options, "--num-clusters", "8"),
     ]
     search.main(arguments)
     out, err = capsys.readouterr()

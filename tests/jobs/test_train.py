@@ -16,43 +16,13 @@ from reid.recipes import RUNS
 
 Capture = pytest.CaptureFixture[str]
 Refused = Callable[..., str]
-
-
-def as_arguments(where: ClusterConfig) -> list[str]:
-    """Return the options that name a place."""
-    return [
-        *("--cluster.num-workers", "0", "--cluster.threads-per-worker", "1"),
-        *("--cluster.storage", where.storage, "--cluster.data-root", where.data_root),
-        *("--cluster.cache", str(where.cache), "--cluster.tracking-uri", str(where.tracking_uri)),
-    ]
-
-
-SMALL = [
-    *("--height", "32", "--width", "16", "--last-stride", "1", "--num-identities", "4"),
-    *("--num-rounds", "1", "--steps-per-round", "2"),
-]
+Options = tuple[str, ...]
 
 
 @pytest.fixture
-def refused(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> Refused:
+def refused(refused_by: Refused) -> Refused:
     """Return `refused(*arguments)`: standard error of a command that exits with 2, unstarted."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def launch(*_: object, **__: object) -> None:
-        raise AssertionError("training began")
-
-    monkeypatch.setattr(pipeline, "launch", launch)
-
-    def refusal(*arguments: str) -> str:
-        with pytest.raises(SystemExit) as stopped:
-            train.main(arguments)
-        assert stopped.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert "Traceback" not in err
-        return err
-
-    return refusal
+    return lambda *arguments: refused_by(train, arguments, before=(pipeline, "launch"))
 
 
 def one_line(err: str) -> str:
@@ -110,8 +80,8 @@ def test_missing_data_folder(refused: Refused, tmp_path: Path) -> None:
     assert f"{tmp_path}/nowhere/synthetic_b is no Market-1501: expected bounding_box_train" in line
 
 
-def test_too_many_clusters(refused: Refused, place: ClusterConfig) -> None:
-    line = one_line(refused("core_reid_v2-demo", *SMALL, *as_arguments(place)))
+def test_too_many_clusters(refused: Refused, place: ClusterConfig, small_options: Options) -> None:
+    line = one_line(refused("core_reid_v2-demo", *small_options))
     assert "num_clusters is 250" in line
     assert "only 64 training images; give fewer clusters with --num-clusters" in line
     assert not Path(place.storage).exists()
@@ -161,8 +131,10 @@ def test_options_default_to_the_named_run() -> None:
     )
 
 
-def test_run_prints_its_summary(place: ClusterConfig, capsys: Capture) -> None:
-    arguments = ["supervised-demo", "--name", "upper", *SMALL, *as_arguments(place)]
+def test_run_prints_its_summary(
+    place: ClusterConfig, small_options: Options, capsys: Capture
+) -> None:
+    arguments = ["supervised-demo", "--name", "upper", "--num-rounds", "1", *small_options]
     train.main(arguments)
     out, err = capsys.readouterr()
     summary = json.loads(out)
@@ -174,14 +146,14 @@ def test_run_prints_its_summary(place: ClusterConfig, capsys: Capture) -> None:
 
 
 def test_interrupted_run_says_how_to_go_on(
-    place: ClusterConfig, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    small_options: Options, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "launch", interrupt)
     with pytest.raises(SystemExit) as stopped:
-        train.main(["supervised-demo", *SMALL, *as_arguments(place)])
+        train.main(["supervised-demo", *small_options])
     assert stopped.value.code == 130
     assert "the same command goes on from the last checkpoint" in capsys.readouterr().err
 
