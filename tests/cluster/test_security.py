@@ -89,6 +89,11 @@ def head() -> Iterator[Head]:
     env = {name: value for name, value in os.environ.items() if name not in gone}
     env |= {"HOME": str(folder / "home"), "RAY_AUTH_MODE": "token", "PYTHONPATH": str(ROOT)}
     env |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    # A busy machine takes longer to start a job's first process than Ray gives it.
+    env |= {
+        "RAY_worker_register_timeout_seconds": f"{START_S:.0f}",
+        "RAY_agent_register_timeout_ms": f"{1000 * START_S:.0f}",
+    }
     gcs, dashboard = free_port(), free_port()
     ray = str(Path(sys.executable).with_name("ray"))
     options = f"--port={gcs} --dashboard-host=127.0.0.1 --dashboard-port={dashboard} --num-cpus=2"
@@ -147,7 +152,7 @@ def test_jobs_submit_says_what_is_missing(head: Head, tmp_path: Path) -> None:
         assert "another" not in err
 
 
-@pytest.mark.server  # Ray gives a job's first process less time than a busy machine takes
+@pytest.mark.server
 def test_a_job_is_submitted_once_and_followed(head: Head) -> None:
     job = ["--", "plan", "--images", "12936", "--gpus", "0"]
     fails = ["--", "evaluate", "--checkpoint", "/none", "--dataset", "regdb", "--root", "/none"]
