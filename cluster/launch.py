@@ -10,20 +10,23 @@ from functools import partial
 
 import ray
 import ray.train
-from ray.exceptions import AuthenticationError
+from ray.exceptions import ActorDiedError, AuthenticationError
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from cluster.board import Show, watched
 from cluster.config import ClusterConfig, named_values
-from cluster.environment import TOKEN_REMEDY, keep_token_private, passed_on
+from cluster.environment import TOKEN_MODE, TOKEN_REMEDY, keep_token_private, passed_on
 from cluster.inputs import Inputs
 from cluster.links import LocalLink, RayLink
 from cluster.listening import Listen, Listening
+from cluster.room import CountedAnew, counted
 from cluster.shards import start_actors, stop_actors
 from cluster.worker import Job, work
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """set in drivers that Ray's Jobs API started"""
+NEVER_RAN = "it was cancelled before it started running"
+"""what Ray says of every actor when the cluster cannot call its driver back"""
 
 
 def launch(job: Job, *, inputs: Inputs, show: Show, listen: Listen | None = None) -> None:
@@ -50,7 +53,11 @@ def launch(job: Job, *, inputs: Inputs, show: Show, listen: Listen | None = None
         timeout_s=job.where.start_timeout_s,
     )
     try:
-        with watched(show) as board, interruptible():
+        with (
+            counted(actors, num_cpus=job.where.cpus_per_shard, num_gpus=job.where.gpus_per_shard),
+            watched(show) as board,
+            interruptible(),
+        ):
             link = RayLink(actors=actors, board=board, timeout_s=job.where.call_timeout_s)
             _trainer(job, link, listen).fit()
     finally:
@@ -84,7 +91,7 @@ def submitted_to() -> str | None:
 def connected(where: ClusterConfig) -> Iterator[None]:
     """Be connected to the run's cluster; a cluster that this starts ends with the block.
 
-    ValueError when there is no cluster at the address, or it does not take the token.
+    ValueError when there is no cluster at the address, or it does not take the token or has none.
     """
     if ray.is_initialized():
         yield
@@ -107,6 +114,14 @@ def connected(where: ClusterConfig) -> Iterator[None]:
         raise ValueError(f"no Ray cluster answers at {address}: {error}") from None
     try:
         yield
+    except ActorDiedError as error:
+        if address is None or NEVER_RAN not in str(error):
+            raise
+        raise ValueError(
+            f"the Ray cluster at {address} starts no actor for this process: it cannot call back, "
+            f"because it runs without a token (start it with {TOKEN_MODE}=token, docs/security.md, "
+            f"or set {TOKEN_MODE}=disabled here too) or because this machine's ports are closed"
+        ) from error
     finally:
         ray.shutdown()
 
@@ -169,6 +184,6 @@ def _trainer(job: Job, link: RayLink, listen: Listen | None) -> TorchTrainer:
             failure_config=ray.train.FailureConfig(
                 max_failures=where.max_failures, controller_failure_limit=where.max_failures
             ),
-            callbacks=[Listening(listen)] if listen else [],
+            callbacks=[CountedAnew(), *([Listening(listen)] if listen else [])],
         ),
     )

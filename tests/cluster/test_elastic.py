@@ -1,11 +1,20 @@
 """Workers that come and go, and machines that say so before they do."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray.train
 import torch
@@ -54,3 +63,72 @@ def test_each_notice_is_answered_by_one_save(tmp_path: Path) -> None:
         device=torch.device("cpu"), num_rounds=1, keep_best=False,
     )  # fmt: skip
     assert [hooks.hurried() for _ in range(6)] == [False, True, False, True, False, False]
+
+
+def wait_for(what: str, condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        if run.poll() is not None:
+            raise AssertionError(f"the run ended before {what}: {run.communicate()}")
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+@pytest.mark.ray
+@pytest.mark.server
+def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: ClusterConfig) -> None:
+    """One of two nodes comes while it trains and goes again; no round is lost or done twice."""
+    from ray.cluster_utils import Cluster
+
+    num_rounds = 60  # of a second each; Ray Train sees a new node within 20
+    words = {
+        **{"height": 32, "width": 16, "last-stride": 1, "num-identities": 4, "num-clusters": 8},
+        **{"num-rounds": num_rounds, "steps-per-round": 3, "initial": tiny_runs.source},
+        **{"name": "elastic", "cluster.num-workers": 1, "cluster.max-workers": 2},
+        **{"cluster.resize-every-s": 1, "cluster.num-shards": 1, "cluster.cpus-per-worker": 1},
+        **{"cluster.threads-per-worker": 1, "cluster.loader": "torch"},
+        **{"cluster.storage": place.storage, "cluster.data-root": place.data_root},
+        **{"cluster.cache": place.cache, "cluster.tracking-uri": place.tracking_uri},
+    }
+    options = [f"--{name}={value}" for name, value in words.items()]
+    history = Path(place.storage, "elastic", "history")
+
+    def num_reports() -> int:
+        return len(list(history.glob("*.json")))
+
+    def num_ranks() -> int:
+        ours = psutil.Process().children(recursive=True)
+        return sum(process.name().startswith("ray::RayTrainWo") for process in ours)
+
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short name, for Unix sockets
+    at = {"node_ip_address": ray.util.get_node_ip_address()}  # the driver's; Cluster's is localhost
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "temp_dir": folder, **at}
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-m", "jobs.train", "core_reid_v2-demo", *options,
+         f"--cluster.address={cluster.address}"],
+        # This process' Ray was imported without a token.
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )  # fmt: skip
+    try:
+        wait_for("a round by one worker", lambda: num_reports() > 0 and num_ranks() == 1, run)
+        node = cluster.add_node(num_cpus=2, **at)
+        wait_for("two workers", lambda: num_ranks() == 2, run)
+        before = num_reports()
+        wait_for("a round by two workers", lambda: num_reports() > before, run)
+        assert num_ranks() == 2
+        cluster.remove_node(node)
+        before = num_reports()
+        wait_for("a round by the one that is left", lambda: num_reports() > before, run)
+        assert num_ranks() == 1
+        out, err = run.communicate(timeout=500)
+        assert run.returncode == 0, err
+    finally:
+        run.kill()
+        cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+    summary = json.loads(out)
+    assert [row["round"] for row in summary["rounds"]] == list(range(num_rounds))
+    assert num_reports() == num_rounds

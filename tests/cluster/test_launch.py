@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import ray
 import torch
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.exceptions import ActorDiedError
 
 from cluster import checkpoints, labels
 from cluster.config import ClusterConfig
-from cluster.launch import check_resources, interruptible
+from cluster.launch import check_resources, connected, interruptible
 from cluster.pipeline import run
 from cluster.storage import Folder
 from reid.checkpoint import RunState
@@ -188,6 +191,22 @@ def test_a_killed_driver_goes_on_with_the_same_command(
     assert second.returncode == 0, second.stderr
     found = (Folder(place.storage) / "driver").read_json("summary.json")
     assert_same_run(found, last_state(place, "driver"), undisturbed)
+
+
+def test_a_cluster_without_a_token_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own calls are refused here, of which Ray says that the actor never ran."""
+    cause = ActorDiedErrorContext(class_name="A", actor_id=bytes(16), never_started=True)
+    died = ActorDiedError(cause)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    with (
+        pytest.raises(ValueError, match=r"head:6379 starts no actor.*RAY_AUTH_MODE=token"),
+        connected(ClusterConfig(address="head:6379")),
+    ):
+        raise died
+    with pytest.raises(ActorDiedError), connected(ClusterConfig()):
+        raise died
 
 
 def test_a_run_that_asks_for_too_much_is_refused(ray_cluster: str, place: ClusterConfig) -> None:
