@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,13 +78,13 @@ def wait_for(what: str, condition: Callable[[], bool], run: subprocess.Popen[str
 @pytest.mark.ray
 @pytest.mark.server
 def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: ClusterConfig) -> None:
-    """One of two nodes comes while it trains and goes again; no round is lost or done twice."""
+    """One of two nodes comes, says that it will go, and goes; no round is lost or counted twice."""
     from ray.cluster_utils import Cluster
 
-    num_rounds = 60  # of a second each; Ray Train sees a new node within 20
+    num_rounds = 25  # of three seconds each; Ray Train sees a new node within 20
     words = {
         **{"height": 32, "width": 16, "last-stride": 1, "num-identities": 4, "num-clusters": 8},
-        **{"num-rounds": num_rounds, "steps-per-round": 3, "initial": tiny_runs.source},
+        **{"num-rounds": num_rounds, "steps-per-round": 25, "initial": tiny_runs.source},
         **{"name": "elastic", "cluster.num-workers": 1, "cluster.max-workers": 2},
         **{"cluster.resize-every-s": 1, "cluster.num-shards": 1, "cluster.cpus-per-worker": 1},
         **{"cluster.threads-per-worker": 1, "cluster.loader": "torch"},
@@ -100,17 +101,20 @@ def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: Cluster
         ours = psutil.Process().children(recursive=True)
         return sum(process.name().startswith("ray::RayTrainWo") for process in ours)
 
+    env = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # this process' Ray came without a token
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short name, for Unix sockets
     at = {"node_ip_address": ray.util.get_node_ip_address()}  # the driver's; Cluster's is localhost
+
+    def has_hurried() -> bool:
+        return any(not name.stem.endswith("step=000000") for name in history.parent.rglob("*.pt"))
+
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "temp_dir": folder, **at}
     )
     run = subprocess.Popen(
         [sys.executable, "-m", "jobs.train", "core_reid_v2-demo", *options,
          f"--cluster.address={cluster.address}"],
-        # This process' Ray was imported without a token.
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env,
     )  # fmt: skip
     try:
         wait_for("a round by one worker", lambda: num_reports() > 0 and num_ranks() == 1, run)
@@ -119,6 +123,13 @@ def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: Cluster
         before = num_reports()
         wait_for("a round by two workers", lambda: num_reports() > before, run)
         assert num_ranks() == 2
+        subprocess.run(
+            [Path(sys.executable).with_name("ray"), "drain-node", f"--address={cluster.address}",
+             f"--node-id={node.node_id}", "--reason=DRAIN_NODE_REASON_PREEMPTION",
+             "--reason-message=spot", "--deadline-remaining-seconds=60"],
+            check=True, env=env, capture_output=True,
+        )  # fmt: skip
+        wait_for("a checkpoint within a round", has_hurried, run)
         cluster.remove_node(node)
         before = num_reports()
         wait_for("a round by the one that is left", lambda: num_reports() > before, run)
@@ -131,4 +142,7 @@ def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: Cluster
         shutil.rmtree(folder, ignore_errors=True)
     summary = json.loads(out)
     assert [row["round"] for row in summary["rounds"]] == list(range(num_rounds))
-    assert num_reports() == num_rounds
+    reports = [json.loads(path.read_bytes()) for path in sorted(history.glob("*.json"))]
+    spans = [(row["first_step"], len(row["series"]["lr"])) for row in reports]
+    assert [first for first, _ in spans] == list(accumulate((n for _, n in spans[:-1]), initial=0))
+    assert sum(number for _, number in spans) == num_rounds * 25
