@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -97,9 +98,13 @@ def test_a_run_grows_and_shrinks_with_its_cluster(tiny_runs: Any, place: Cluster
     def num_reports() -> int:
         return len(list(history.glob("*.json")))
 
+    def is_rank(process: psutil.Process) -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return process.name().startswith("ray::RayTrainWo")
+        return False
+
     def num_ranks() -> int:
-        ours = psutil.Process().children(recursive=True)
-        return sum(process.name().startswith("ray::RayTrainWo") for process in ours)
+        return sum(map(is_rank, psutil.Process().children(recursive=True)))
 
     env = {**os.environ, "RAY_AUTH_MODE": "disabled"}  # this process' Ray came without a token
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # a short name, for Unix sockets
