@@ -25,6 +25,7 @@ Check = Callable[[Path], list[str]]
 
 MAX_FUNCTION_LINES = 70
 MAX_FILE_LINES = 300
+MAX_RECIPE_LINES = 200
 
 # Who alone may import it: a folder (ending in "/") or a file.
 OWNERS = {
@@ -157,6 +158,16 @@ def long_files(root: Path) -> list[str]:
     return [f"{path}:1: {count} lines" for path, count in counts if count > MAX_FILE_LINES]
 
 
+def long_recipes(root: Path) -> list[str]:
+    """Recipes that are too long to be read beside their papers, blank lines and all."""
+    counts = [
+        (module.path, len(module.text.splitlines()))
+        for module in modules(root, *PACKAGES)
+        if module.path.startswith("reid/recipes/") and not module.path.endswith("/contract.py")
+    ]
+    return [f"{path}:1: {count} lines" for path, count in counts if count > MAX_RECIPE_LINES]
+
+
 def device_literals(root: Path) -> list[str]:
     """Calls of `.cuda()`: the device follows the inputs."""
     return [
@@ -284,6 +295,7 @@ def asserts(node: ast.AST) -> bool:
 CHECKS: list[Check] = [
     long_functions,
     long_files,
+    long_recipes,
     device_literals,
     global_randomness,
     foreign_imports,
@@ -306,6 +318,7 @@ FAULTS: list[tuple[Check, str, str, str]] = [
         "71",
     ),
     (long_files, "cluster/b/a.py", "x = 1\n\n" * (MAX_FILE_LINES + 1), "301 lines"),
+    (long_recipes, "reid/recipes/a.py", "x = 1\n\n" * (MAX_RECIPE_LINES // 2 + 1), "202 lines"),
     (device_literals, "reid/a.py", "x = net.weight.cuda(non_blocking=True)", ".cuda()"),
     (device_literals, "tests/test_a.py", "x = make().cuda()", ".cuda()"),
     (global_randomness, "reid/a.py", "import random", "random"),

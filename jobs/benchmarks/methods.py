@@ -32,9 +32,9 @@ from reid.recipes import RUNS
 World = Literal["person", "vehicle"]
 WORLDS: Mapping[World, tuple[str, str, int, int]] = {
     "person": ("synthetic_a", "synthetic_b", 64, 32),
-    "vehicle": ("synthetic_vehicle_a", "synthetic_vehicle_b", 64, 64),
+    "vehicle": ("synthetic_vehicle_a", "synthetic_vehicle_b", 48, 48),
 }
-"""Source, target, height and width."""
+"""Source, target, height and width: about as many pixels, so that an update costs the same."""
 
 DIRECT, SUPERVISED = "direct transfer", "supervised"
 

@@ -3,7 +3,7 @@
 from reid.clustering.agreement import cross_agreement
 from reid.clustering.assignment import nearest_centers
 from reid.clustering.dbscan import dbscan, mean_of_smallest
-from reid.clustering.density import DBSCANConfig, jaccard_dbscan
+from reid.clustering.density import DBSCANConfig, jaccard_dbscan, self_paced_clusters
 from reid.clustering.hierarchy import hierarchical_kmeans
 from reid.clustering.jaccard import camera_jaccard_distance, jaccard_distance
 from reid.clustering.kmeans import kmeans, kmeans_sweep
@@ -54,6 +54,7 @@ __all__ = [
     "nearest_centers",
     "nearest_neighbors",
     "reliability",
+    "self_paced_clusters",
     "self_paced_labels",
     "shard_bounds",
     "split",

@@ -7,6 +7,7 @@ import numpy as np
 from reid.clustering.dbscan import dbscan
 from reid.clustering.jaccard import jaccard_distance
 from reid.clustering.means import cluster_means
+from reid.clustering.reliability import SelfPacedLabels, self_paced_labels
 from reid.clustering.shards import ShardPool
 from reid.types import PseudoLabels
 
@@ -47,3 +48,23 @@ def jaccard_dbscan(pool: ShardPool, config: DBSCANConfig) -> PseudoLabels:
     distance = jaccard_distance(pool, k1=config.k1, k2=config.k2, max_distance=beyond)
     labels = dbscan(distance, eps=config.eps, min_samples=config.min_samples)
     return PseudoLabels(labels=labels, centers=cluster_means(pool, labels))
+
+
+def self_paced_clusters(
+    pool: ShardPool,
+    config: DBSCANConfig,
+    *,
+    eps_gap: float,
+    independence_threshold: float | None = None,
+) -> SelfPacedLabels:
+    """Return `self_paced_labels` of a pool's rows, by Jaccard distances. ValueError as for both."""
+    distance = jaccard_distance(
+        pool, k1=config.k1, k2=config.k2, max_distance=min(1.0, config.eps + eps_gap + 0.01)
+    )
+    return self_paced_labels(
+        distance,
+        eps=config.eps,
+        eps_gap=eps_gap,
+        min_samples=config.min_samples,
+        independence_threshold=independence_threshold,
+    )

@@ -3,6 +3,7 @@
 from reid.losses.cameras import camera_contrast
 from reid.losses.identity import (
     accuracy_weights,
+    center_logits,
     smoothed_cross_entropy,
     soft_cross_entropy,
     weighted_cross_entropy,
@@ -15,6 +16,7 @@ __all__ = [
     "agreement_label_smoothing",
     "batch_hard_triplet",
     "camera_contrast",
+    "center_logits",
     "part_guided_refinement",
     "smoothed_cross_entropy",
     "soft_cross_entropy",

@@ -64,11 +64,21 @@ def accuracy_weights(
     feature and centre. Weights carry no gradient.
     Source: INCLR (paper 003), section III-B; spcl_inclr spec 3.1.
     """
-    with torch.autocast(student_features.device.type, enabled=False):
-        unit_centers = F.normalize(full_precision(centers))
-        student, teacher = (
-            (scale * F.normalize(full_precision(features)) @ unit_centers.T).log_softmax(1)
-            for features in (student_features, teacher_features)
-        )
-        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
-        return torch.exp(-divergence.clamp(min=0))  # rounding may leave it just below 0
+    student, teacher = (
+        center_logits(features, centers, scale=scale).log_softmax(1)
+        for features in (student_features, teacher_features)
+    )
+    divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(1)
+    return torch.exp(-divergence.clamp(min=0))  # rounding may leave it just below 0
+
+
+def center_logits(
+    features: Float[Tensor, "B D"], centers: Float[Tensor, "K D"], *, scale: float
+) -> Float[Tensor, "B K"]:
+    """Return `scale` times the cosines of features and centres, in full precision also in autocast.
+
+    Source: INCLR's external classifier C_u; spcl_inclr spec 3.1.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        rows, columns = (F.normalize(full_precision(each)) for each in (features, centers))
+        return scale * rows @ columns.T

@@ -11,29 +11,29 @@ from reid.models import load_weights
 from reid.override import override
 from reid.recipes import (
     cluster_contrast,
-    core_reid_v1,
-    core_reid_v2,
-    inclr,
-    lf2,
+    core_reid_v1_runs,
+    core_reid_v2_runs,
+    inclr_runs,
+    lf2_runs,
     mean_teacher,
-    mmt,
-    pplr,
-    source,
+    mmt_runs,
+    pplr_runs,
+    source_runs,
     spcl_runs,
 )
 from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
 
 METHODS: dict[str, Method] = {
-    "source": source.METHOD,
-    "core_reid_v2": core_reid_v2.METHOD,
-    "core_reid_v1": core_reid_v1.METHOD,
-    "lf2": lf2.METHOD,
+    "source": source_runs.METHOD,
+    "core_reid_v2": core_reid_v2_runs.METHOD,
+    "core_reid_v1": core_reid_v1_runs.METHOD,
+    "lf2": lf2_runs.METHOD,
     "mean_teacher": mean_teacher.METHOD,
-    "mmt": mmt.METHOD,
-    "inclr": inclr.METHOD,
+    "mmt": mmt_runs.METHOD,
+    "inclr": inclr_runs.METHOD,
     "spcl": spcl_runs.METHOD,
     "cluster_contrast": cluster_contrast.METHOD,
-    "pplr": pplr.METHOD,
+    "pplr": pplr_runs.METHOD,
 }
 """Every method: the one place where a name becomes a thing."""
 

@@ -26,7 +26,8 @@ overlap where `num_parts` does not divide the map's height (`part_gap`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -44,32 +45,13 @@ from reid.clustering import (
     kmeans,
 )
 from reid.dist import unwrap
-from reid.losses import accuracy_weights, softmax_triplet, weighted_cross_entropy
+from reid.losses import accuracy_weights, center_logits, weighted_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import BranchNet, bidirectional_mean, branch_views, reset_from_centers_
-from reid.recipes.contract import (
-    DEMO_BUDGET,
-    DEMO_DBSCAN,
-    NO_BACKBONES,
-    Backbones,
-    Method,
-    Sizes,
-    round_seed,
-)
-from reid.recipes.mining import mined
-from reid.recipes.mutual import (
-    MutualConfig,
-    check_room,
-    follow_,
-    outputs,
-    pairs,
-    soft_terms,
-    total,
-    two_views,
-)
+from reid.recipes import mutual
+from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, round_seed
+from reid.recipes.mutual import MutualConfig
 from reid.recipes.part_refinement import refined_losses
-from reid.recipes.published import Published
-from reid.recipes.source import mmt_name
 from reid.types import Batch, PseudoLabels
 
 
@@ -118,29 +100,20 @@ class INCLR:
     ) -> None:
         self.config, self.sizes = config, sizes
         self.views = branch_views(config.num_parts)
-        self.student, self.teacher = pairs(
-            config,
-            backbones,
-            lambda trunk, seed: BranchNet(
-                trunk,
-                config.max_classes,
-                seed=seed,
-                num_parts=config.num_parts,
-                dynamic_classes=config.cluster == "dbscan",
-            ),
+        self.student, self.teacher = mutual.pairs(
+            config, backbones, partial(BranchNet, num_parts=config.num_parts)
         )
-        channels = self.student.first.backbone.num_channels
         self.memory = RoundMemory(
             {
                 "agreement": torch.zeros(sizes.num_images, config.num_parts),
                 "aware": torch.tensor(False),
-                "centers": torch.zeros(0, channels),
+                "centers": torch.zeros(0, self.student.first.backbone.num_channels),
             }
         )
         self.networks = nn.ModuleDict(
             {"student": self.student, "teacher": self.teacher, "memory": self.memory}
         )
-        self.draws = (two_views(config),)
+        self.draws = (mutual.two_views(config),)
 
     def features(self, images: Float[Tensor, "B 3 H W"]) -> dict[str, Float[Tensor, "B D"]]:
         """Return each view's mean of both teachers' features, unit length."""
@@ -154,12 +127,10 @@ class INCLR:
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Return one teacher's global and part features side by side, unit length.
 
-        The parts' unit-length features are scaled by sqrt(kappa). So the squared distance of two
-        embeddings is d_global + kappa (d_part0 + d_part1 + ...) of squared distances, divided by
-        1 + kappa num_parts, the squared length of all of them alike: Eq. 9's order.
+        Parts are scaled by sqrt(kappa), so squared distances are d_global + kappa (d_part0 + ...)
+        divided by 1 + kappa num_parts, all embeddings' squared length: Eq. 9's order.
         """
-        first, second = self.teacher.nets
-        net = first if self.config.inference == "first" else second
+        net = mutual.retrieval_net(self.teacher, self.config)
         views = bidirectional_mean(
             lambda x: {view: F.normalize(value) for view, value in net(x).views.items()}, images
         )
@@ -176,20 +147,14 @@ class INCLR:
         else:
             found = jaccard_dbscan(pool, config.dbscan)
             labels, centers = found.labels, found.centers
-        check_room(len(centers), config)
+        mutual.check_room(len(centers), config)
         parts = {view: pools[view] for view in self.views[1:]}
         agreement = cross_agreement(pool, list(parts.values()), k=config.agreement_neighbors)
-        extras = {
-            "agreement": agreement.astype(np.float32),
-            "aware": np.array(round >= config.aals_from),
-        }
-        return {
-            "global": PseudoLabels(labels=labels, centers=centers, extras=extras),
-            **{
-                view: PseudoLabels(labels=labels, centers=cluster_means(own, labels))
-                for view, own in parts.items()
-            },
-        }
+        aware = np.array(round >= config.aals_from)
+        extras = {"agreement": agreement.astype(np.float32), "aware": aware}
+        means = {view: cluster_means(part, labels) for view, part in parts.items()}
+        own = {view: PseudoLabels(labels=labels, centers=rows) for view, rows in means.items()}
+        return {"global": PseudoLabels(labels=labels, centers=centers, extras=extras), **own}
 
     def begin_round(self, labels: Mapping[str, PseudoLabels]) -> None:
         """Set all classifiers of each view to its unit-length centres, C_u to the global ones."""
@@ -205,94 +170,31 @@ class INCLR:
         """Return L_gce + L_pce + L_tri + lambda_KL L_KL of both students, and the soft terms."""
         config, batch = self.config, batches["target"]
         labels, agreement = batch.labels["global"], self.memory["agreement"][batch.index]
-        students, teachers = outputs(self.student, self.teacher, batch)
-        refined = [
-            refined_losses(
-                out,
-                labels,
-                agreement,
-                aware=self.memory["aware"],
-                onehot_weight=config.onehot_weight,
-                smoothing=config.smoothing,
-            )
-            for out in students
-        ]
-        everyone = mined(labels, config.mining)
-        features = [out.views["global"] for out in students]
-        taught = [out.views["global"] for out in teachers]
+        students, teachers = mutual.outputs(self.student, self.teacher, batch)
+        refine = partial(
+            refined_losses,
+            aware=self.memory["aware"],
+            onehot_weight=config.onehot_weight,
+            smoothing=config.smoothing,
+        )
+        refined = [refine(out, labels, agreement) for out in students]
         centers, scale = self.memory["centers"], config.accuracy_scale
-        weights = accuracy_weights(_mean(features), _mean(taught), centers, scale=scale)
+        learned, taught = map(mutual.mean_features, (students, teachers))
+        weights = accuracy_weights(learned, taught, centers, scale=scale)
+        logits = [out.logits for out in students]
         if config.credibility == "external":
-            logits = [_external(rows, centers, scale=scale) for rows in features]
-        else:
-            logits = [out.logits for out in students]
-        weighted = total(weighted_cross_entropy(each, labels, weights) for each in logits)
+            logits = [center_logits(o.views["global"], centers, scale=scale) for o in students]
+        weighted = mutual.total(weighted_cross_entropy(each, labels, weights) for each in logits)
         terms = {
-            "id": total(each["id"] for each in refined),
-            "id/parts": config.part_identity * total(each["id/parts"] for each in refined),
-            "triplet": total(softmax_triplet(mined(x, config.mining), everyone) for x in features),
+            "id": mutual.total(each["id"] for each in refined),
+            "id/parts": config.part_identity * mutual.total(each["id/parts"] for each in refined),
+            "triplet": mutual.hard_triplets(students, labels, config=config),
             "accuracy": config.accuracy * weighted,
         }
         if config.mmt_soft:
-            terms |= soft_terms(students, teachers, labels, config=config)
+            terms |= mutual.soft_terms(students, teachers, labels, config=config)
         return terms
 
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
-        follow_(self.teacher, self.student, step=step, ema_momentum=self.config.ema_momentum)
-
-
-def _external(
-    features: Float[Tensor, "B D"], centers: Float[Tensor, "K D"], *, scale: float
-) -> Float[Tensor, "B K"]:
-    """Return the logits of C_u, in full precision also under autocast."""
-    with torch.autocast(features.device.type, enabled=False):
-        return scale * F.normalize(features) @ centers.T
-
-
-def _mean(features: list[Tensor]) -> Float[Tensor, "B D"]:
-    """Return the mean of unit-length features: those of "the average" student or teacher."""
-    return torch.stack([F.normalize(rows) for rows in features]).mean(0)
-
-
-_ROWS = (
-    ("dukemtmc", "market1501", 500, 82.2, 92.6),
-    ("market1501", "dukemtmc", 700, 70.9, 82.6),
-    ("dukemtmc", "msmt17", 1500, 30.1, 61.2),
-    ("market1501", "msmt17", 1500, 29.5, 58.6),
-)
-"""Published, Table I with its last columns in their true order: pair, clusters, mAP, rank-1."""
-
-
-def _pair(source: str, target: str, num_clusters: int) -> INCLRConfig:
-    first, second = (mmt_name(source, target, seed=seed) for seed in (1, 2))
-    return INCLRConfig(
-        source=source,
-        target=target,
-        initial=first,
-        second_initial=second,
-        num_clusters=num_clusters,
-    )
-
-
-_DBSCAN = {f"inclr-{row[0]}-{row[1]}": _pair(*row[:3]) for row in _ROWS}
-
-RUNS: dict[str, INCLRConfig] = {
-    **_DBSCAN,
-    **{f"{name}-kmeans": replace(run, cluster="kmeans") for name, run in _DBSCAN.items()},
-    "inclr-demo": INCLRConfig(
-        **DEMO_BUDGET,
-        second_initial="source-demo-seed2",
-        norm_group=None,
-        dbscan=DEMO_DBSCAN,
-        num_parts=2,  # the source runs' map has 2 rows
-    ),
-}
-"""Named runs: published pairs, and the built-in one."""
-
-PUBLISHED = {
-    f"inclr-{source}-{target}": Published(mAP=score, rank1=rank1, where="Table I")
-    for source, target, _, score, rank1 in _ROWS
-}
-
-METHOD = Method(config=INCLRConfig, recipe=INCLR, runs=RUNS, published=PUBLISHED)
+        mutual.follow_(self.teacher, self.student, step=step, ema_momentum=self.config.ema_momentum)

@@ -42,7 +42,6 @@ from reid.clustering import ShardPool
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.models import (
     ECAB,
-    BackboneName,
     EnsembleFusion,
     NetOutput,
     PartNet,
@@ -51,10 +50,8 @@ from reid.models import (
     part_pool,
 )
 from reid.recipes.contract import (
-    DEMO_BUDGET,
     NO_BACKBONES,
     Backbones,
-    Method,
     OptimConfig,
     Sizes,
     check_clusters,
@@ -72,7 +69,6 @@ from reid.recipes.core_parts import (
     view_draws,
 )
 from reid.recipes.mining import MiningConfig
-from reid.recipes.published import Row, figures
 from reid.recipes.start import first_backbone
 from reid.types import Batch, PseudoLabels
 
@@ -188,31 +184,3 @@ class LF2:
         """Move the teacher: parameters only, BatchNorm buffers are not averaged."""
         momentum = self.config.ema_momentum
         follow_(self.teacher, self.student, step=step, ema_momentum=momentum)
-
-
-_ROWS: tuple[Row, ...] = (
-    ("dukemtmc", "market1501", 700, "resnet50", 83.2, 92.8, "slides, README"),
-    ("market1501", "dukemtmc", 900, "resnet50", 73.5, 83.7, "slides, README"),
-)
-"""Published: source, target, clusters, backbone."""
-
-
-def _pair(source: str, target: str, num_clusters: int, backbone: BackboneName) -> LF2Config:
-    return LF2Config(
-        source=source,
-        target=target,
-        initial=f"source-{source}-{target}-lf2",
-        num_clusters=num_clusters,
-        backbone=backbone,
-    )
-
-
-PUBLISHED = figures("lf2", _ROWS, usual="resnet50")
-
-RUNS: dict[str, LF2Config] = {
-    **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
-    "lf2-demo": LF2Config(**DEMO_BUDGET),
-}
-"""Named runs: published pairs, and the built-in pair."""
-
-METHOD = Method(config=LF2Config, recipe=LF2, runs=RUNS, published=PUBLISHED)

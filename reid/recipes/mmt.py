@@ -25,7 +25,7 @@ where k-means is given the mean of two unit vectors as it is.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -43,32 +43,22 @@ from reid.clustering import (
     mean_of_smallest,
 )
 from reid.dist import unwrap
-from reid.losses import smoothed_cross_entropy, softmax_triplet
+from reid.losses import smoothed_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
-from reid.models.backbones import BackboneName
-from reid.recipes.contract import (
-    DEMO_BUDGET,
-    DEMO_DBSCAN,
-    NO_BACKBONES,
-    Backbones,
-    Method,
-    Sizes,
-    round_seed,
-)
-from reid.recipes.mining import mined
+from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
     check_room,
     follow_,
+    hard_triplets,
     outputs,
     pairs,
+    retrieval_net,
     soft_terms,
     total,
     two_views,
 )
-from reid.recipes.published import Published, pair_name
-from reid.recipes.source import mmt_name
 from reid.types import Batch, PseudoLabels
 
 
@@ -104,16 +94,7 @@ class MMT:
         self, config: MMTConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
     ) -> None:
         self.config, self.sizes = config, sizes
-        self.student, self.teacher = pairs(
-            config,
-            backbones,
-            lambda trunk, seed: GlobalNet(
-                trunk,
-                config.max_classes,
-                seed=seed,
-                dynamic_classes=config.cluster == "dbscan",
-            ),
-        )
+        self.student, self.teacher = pairs(config, backbones, GlobalNet)
         # 0 until the labels of a first round by DBSCAN have come.
         self.memory = RoundMemory({"eps": torch.tensor(0.0, dtype=torch.float64)})
         self.networks = nn.ModuleDict(
@@ -131,8 +112,7 @@ class MMT:
 
     def embed(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B E"]:
         """Return one teacher's feature after its neck, unit length, averaged with the mirror's."""
-        first, second = self.teacher.nets
-        net = first if self.config.inference == "first" else second
+        net = retrieval_net(self.teacher, self.config)
         return bidirectional_mean(lambda x: F.normalize(net(x).embedding), images)
 
     def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
@@ -174,10 +154,7 @@ class MMT:
             smoothed_cross_entropy(out.logits, labels, smoothing=config.smoothing)
             for out in students
         )
-        rows = mined(labels, config.mining)
-        triplet = total(
-            softmax_triplet(mined(out.views["global"], config.mining), rows) for out in students
-        )
+        triplet = hard_triplets(students, labels, config=config)
         return {
             "id": (1 - config.soft_identity) * identity,
             "triplet": (1 - config.soft_triplet) * triplet,
@@ -187,78 +164,3 @@ class MMT:
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
         follow_(self.teacher, self.student, step=step, ema_momentum=self.config.ema_momentum)
-
-
-_MMT, _CC = "MMT, results in its README", "Cluster-Contrast, results figure: MMT with DBSCAN"
-
-_KMEANS: tuple[tuple[str, str, int, BackboneName, float, float], ...] = (
-    ("dukemtmc", "market1501", 500, "resnet50", 71.2, 87.7),
-    ("dukemtmc", "market1501", 700, "resnet50", 69.0, 86.8),
-    ("dukemtmc", "market1501", 900, "resnet50", 66.2, 86.8),
-    ("market1501", "dukemtmc", 500, "resnet50", 63.1, 76.8),
-    ("market1501", "dukemtmc", 700, "resnet50", 65.1, 78.0),
-    ("market1501", "dukemtmc", 900, "resnet50", 63.1, 77.4),
-    ("market1501", "msmt17", 500, "resnet50", 16.6, 37.5),
-    ("market1501", "msmt17", 1000, "resnet50", 21.6, 46.1),
-    ("market1501", "msmt17", 1500, "resnet50", 22.9, 49.2),
-    ("market1501", "msmt17", 2000, "resnet50", 20.8, 45.7),
-    ("dukemtmc", "msmt17", 1000, "resnet50", 23.5, 50.0),
-    ("dukemtmc", "msmt17", 1500, "resnet50", 23.3, 50.1),
-    ("dukemtmc", "market1501", 500, "resnet50_ibn", 76.5, 90.9),
-    ("market1501", "dukemtmc", 700, "resnet50_ibn", 68.7, 81.8),
-    ("market1501", "msmt17", 1500, "resnet50_ibn", 26.6, 54.4),
-    ("dukemtmc", "msmt17", 1000, "resnet50_ibn", 29.7, 58.8),
-)
-"""Published: source, target, clusters, backbone, mAP, rank-1."""
-
-_DBSCAN: dict[tuple[str, str], tuple[float, float] | None] = {
-    ("dukemtmc", "market1501"): None,
-    ("market1501", "dukemtmc"): None,
-    ("market1501", "msmt17"): (24.0, 50.1),
-    ("dukemtmc", "msmt17"): None,
-    ("msmt17", "market1501"): (75.6, 89.3),
-    ("personx", "market1501"): None,
-    ("personx", "msmt17"): None,
-    ("market1501", "personx"): (78.9, 90.6),
-    ("vehicleid_800", "veri776"): (35.3, 74.6),
-    ("vehiclex", "veri776"): None,
-}
-"""Pairs, with mAP and rank-1 where a paper that was seen has them."""
-
-
-def _pair(source: str, target: str, backbone: BackboneName = "resnet50") -> MMTConfig:
-    first, second = (mmt_name(source, target, seed=seed, backbone=backbone) for seed in (1, 2))
-    config = MMTConfig(
-        source=source, target=target, backbone=backbone, initial=first, second_initial=second
-    )
-    return replace(config, height=224, width=224) if target == "veri776" else config
-
-
-def _name(source: str, target: str, labels: int | str, backbone: BackboneName = "resnet50") -> str:
-    end = f"{target}-{labels}"
-    return pair_name("mmt", source, end, backbone=backbone, usual="resnet50")
-
-
-_DEMO = MMTConfig(**DEMO_BUDGET, second_initial="source-demo-seed2", norm_group=None)
-
-RUNS: dict[str, MMTConfig] = {
-    **{
-        _name(*row[:4]): replace(_pair(row[0], row[1], row[3]), num_clusters=row[2])
-        for row in _KMEANS
-    },
-    **{_name(*pair, "dbscan"): replace(_pair(*pair), cluster="dbscan") for pair in _DBSCAN},
-    "mmt-demo": _DEMO,
-    "mmt-dbscan-demo": replace(_DEMO, cluster="dbscan", k1=DEMO_DBSCAN.k1, k2=DEMO_DBSCAN.k2),
-}
-"""Named runs: published pairs and numbers of clusters, and the built-in pair."""
-
-PUBLISHED = {
-    **{_name(*row[:4]): Published(mAP=row[4], rank1=row[5], where=_MMT) for row in _KMEANS},
-    **{
-        _name(*pair, "dbscan"): Published(mAP=found[0], rank1=found[1], where=_CC)
-        for pair, found in _DBSCAN.items()
-        if found is not None
-    },
-}
-
-METHOD = Method(config=MMTConfig, recipe=MMT, runs=RUNS, published=PUBLISHED)

@@ -11,12 +11,13 @@ from typing import Literal, TypeVar
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
 from reid.dist import unwrap
-from reid.losses import soft_cross_entropy, soft_softmax_triplet
-from reid.models import Backbone, NetOutput, NetPair, convert_ghost_norm_, ema_copy, ema_update
+from reid.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
+from reid.models import NetOutput, NetPair, convert_ghost_norm_, ema_copy, ema_update
 from reid.recipes.contract import (
     Backbones,
     OptimConfig,
@@ -93,18 +94,29 @@ def check_room(num_clusters: int, config: MutualConfig) -> None:
 
 
 def pairs(
-    config: MutualConfig, backbones: Backbones, build: Callable[[Backbone, int], Net]
+    config: MutualConfig, backbones: Backbones, build: Callable[..., Net]
 ) -> tuple[NetPair[Net], NetPair[Net]]:
-    """Return students and mean teachers; `build` is called with a backbone and a seed."""
+    """Return students and mean teachers; `build` makes a network of a backbone."""
     nets = []
     for place, start in enumerate(config.starts):
         seed = config.seed + place
-        net = build(first_backbone(config, backbones, start, seed=seed), seed)
+        net = build(
+            first_backbone(config, backbones, start, seed=seed),
+            config.max_classes,
+            seed=seed,
+            dynamic_classes=config.cluster == "dbscan",
+        )
         if config.norm_group is not None:
             convert_ghost_norm_(net, group=config.norm_group)
         nets.append(net)
     students = NetPair(*nets)
     return students, ema_copy(students)
+
+
+def retrieval_net(teachers: NetPair[Net], config: MutualConfig) -> Net:
+    """Return the teacher whose features are the method's."""
+    first, second = teachers.nets
+    return first if config.inference == "first" else second
 
 
 def two_views(config: RunConfig) -> Draw:
@@ -119,6 +131,21 @@ def outputs(
     with torch.no_grad():  # in training mode: the teachers' BatchNorm statistics are their own
         taught = teachers(batch.images, batch.second)
     return students(batch.images, batch.second), taught
+
+
+def mean_features(outs: Sequence[NetOutput]) -> Float[Tensor, "B D"]:
+    """Return the mean over both networks of their unit-length global features."""
+    return torch.stack([F.normalize(out.views["global"]) for out in outs]).mean(0)
+
+
+def hard_triplets(
+    students: Sequence[NetOutput], labels: Int64[Tensor, "B"], *, config: MutualConfig
+) -> Float[Tensor, ""]:
+    """Return L_tri of both students: softmax triplets of global features, hardest rows."""
+    everyone = mined(labels, config.mining)
+    return total(
+        softmax_triplet(mined(out.views["global"], config.mining), everyone) for out in students
+    )
 
 
 def soft_terms(

@@ -19,8 +19,7 @@ Variants where paper and released code disagree:
 - `memory="extracted"` is ours: rows are extracted anew at the start of each round. Kept rows mix
   features of networks up to a round apart, which short rounds and weights far from good ones do
   not bear (LOG.md has what it buys). `initial` is ours too, where there are no ImageNet weights.
-NOTE: features for the first memory and for retrieval are averaged with the mirrored image's, as
-everywhere here; the released code does not mirror.
+NOTE: features are means over an image and its mirror, as those of all methods here.
 """
 
 from collections.abc import Mapping
@@ -33,13 +32,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reid.clustering import (
-    DBSCANConfig,
-    ShardPool,
-    cluster_means,
-    jaccard_distance,
-    self_paced_labels,
-)
+from reid.clustering import DBSCANConfig, ShardPool, cluster_means, self_paced_clusters
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw, ListDraw, Table
 from reid.dist import unwrap
@@ -51,14 +44,7 @@ from reid.models import (
     convert_ghost_norm_,
     domains,
 )
-from reid.recipes.contract import (
-    NO_BACKBONES,
-    Backbones,
-    Extract,
-    OptimConfig,
-    RunConfig,
-    Sizes,
-)
+from reid.recipes.contract import NO_BACKBONES, Backbones, Extract, OptimConfig, RunConfig, Sizes
 from reid.recipes.start import first_backbone
 from reid.types import OUTLIER, Batch, PseudoLabels
 
@@ -153,8 +139,7 @@ class SpCL:
         if self.config.with_source:
             labels = torch.from_numpy(tables["source"].labels["identity"]).to(rows.device)
             sums = rows.new_zeros(self.num_classes, rows.shape[1])
-            sums.index_add_(0, labels, extract("source", self.embed))
-            rows = torch.cat([sums, rows])
+            rows = torch.cat([sums.index_add_(0, labels, extract("source", self.embed)), rows])
         self.memory.reset(rows, torch.arange(len(rows)))
 
     def remembered(self) -> dict[str, Float[Tensor, "N D"]]:
@@ -171,34 +156,21 @@ class SpCL:
         return bidirectional_mean(lambda x: F.normalize(net(x).embedding), images)
 
     def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
-        """Cluster the memory's rows; keep of each cluster what both other criteria confirm.
-
-        `images` are labels of all images, those outside clusters alone in theirs.
-        """
-        config, pool = self.config.dbscan, pools["global"]
-        gap = self.config.eps_gap if self.config.self_paced else 0.0
-        reach = min(1.0, config.eps + gap + 0.01)
-        known = float(self.memory.get_buffer("threshold"))
-        found = self_paced_labels(
-            jaccard_distance(pool, k1=config.k1, k2=config.k2, max_distance=reach),
-            eps=config.eps,
-            eps_gap=gap,
-            min_samples=config.min_samples,
+        """Return what both criteria confirm of the rows' clusters; `images`: the rest alone."""
+        pool, known = pools["global"], float(self.memory.get_buffer("threshold"))
+        found = self_paced_clusters(
+            pool,
+            self.config.dbscan,
+            eps_gap=self.config.eps_gap if self.config.self_paced else 0.0,
             independence_threshold=None if np.isnan(known) else known,
         )
         several = np.bincount(found.labels) > 1
         labels = np.where(several, np.cumsum(several) - 1, OUTLIER)[found.labels]
         threshold = found.independence_threshold
-        return {
-            "global": PseudoLabels(
-                labels=labels,
-                centers=cluster_means(pool, labels),
-                extras={
-                    "images": found.labels,
-                    "threshold": np.array(np.nan if threshold is None else threshold),
-                },
-            )
-        }
+        known = np.nan if threshold is None else threshold
+        extras = {"images": found.labels, "threshold": np.array(known)}
+        centers = cluster_means(pool, labels)
+        return {"global": PseudoLabels(labels=labels, centers=centers, extras=extras)}
 
     def begin_round(self, labels: Mapping[str, PseudoLabels]) -> None:
         """Give the memory's rows the round's classes."""
@@ -216,19 +188,13 @@ class SpCL:
         rows = {"target": self.num_classes + batches["target"].index}
         if "source" in batches:
             rows["source"] = batches["source"].labels["identity"]
-        self.seen = {
-            name: (part, rows[name])
-            for name, part in zip(batches, features.split(sizes), strict=True)
-        }
+        parts = zip(batches, features.split(sizes), strict=True)
+        self.seen = {name: (part, rows[name]) for name, part in parts}
         return {name: self.memory.loss(*seen) for name, seen in self.seen.items()}
 
     def after_step(self, *, step: int) -> None:
         """Let the memory's rows follow the step's features."""
         for name, (features, rows) in self.seen.items():
-            if name == "source" and self.config.centroids == "mean":
-                classes, place, count = rows.unique(return_inverse=True, return_counts=True)
-                sums = features.new_zeros(len(classes), features.shape[1])
-                sums.index_add_(0, place, features.detach())
-                self.memory.update(sums / count[:, None], classes)
-            else:
-                self.memory.update(features.detach(), rows)
+            once = name == "source" and self.config.centroids == "mean"
+            follow = self.memory.update_once if once else self.memory.update
+            follow(features.detach(), rows)
