@@ -70,7 +70,7 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     assert alone["num-rounds"] == "13"
     assert "initial" not in alone
     assert (adapted["source"], adapted["target"]) == ("synthetic_vehicle_a", "synthetic_vehicle_b")
-    assert {(given["height"], given["width"]) for given in commands} == {("64", "64")}
+    assert {(given["height"], given["width"]) for given in commands} == {("48", "48")}
     assert of["supervised", "1"]["source"] == "synthetic_vehicle_b"
     row = next(row for row in rows if (row["case"], row["seed"]) == ("mean_teacher", 2))
     assert row["gain"] == pytest.approx(0.2)
