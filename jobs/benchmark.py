@@ -1,6 +1,6 @@
 """Measure something and print its table; every figure of README and BENCHMARKS.md comes from here.
 
-    python -m jobs.benchmark demo --seeds 3 [--json FILE]
+    python -m jobs.benchmark methods --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
     python -m jobs.benchmark clustering [--json FILE]
     python -m jobs.benchmark messaging [--json FILE]
@@ -22,12 +22,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.benchmarks import clustering, data, demo, messaging, methods, scale, workers
+from jobs.benchmarks import clustering, data, messaging, methods, scale, workers
 from jobs.console import console, exit_codes, progress_bars
 
 Benchmark = (
-    Annotated[demo.Options, tyro.conf.subcommand("demo")]
-    | Annotated[data.Options, tyro.conf.subcommand("data")]
+    Annotated[data.Options, tyro.conf.subcommand("data")]
     | Annotated[clustering.Options, tyro.conf.subcommand("clustering")]
     | Annotated[methods.Options, tyro.conf.subcommand("methods")]
     | Annotated[messaging.Options, tyro.conf.subcommand("messaging")]

@@ -1,6 +1,7 @@
 """Results as people read them: percent, one row a stage."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -41,3 +42,11 @@ def scores_of(metrics: Mapping[str, float]) -> list[str]:
 def percent(fraction: float | None) -> str:
     """Return a fraction as percent with one decimal, nothing for nothing."""
     return "" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def spread(fractions: Sequence[float]) -> str:
+    """Return mean and, of several, standard deviation in percent; nothing for nothing."""
+    if not fractions:
+        return ""
+    mean = percent(statistics.mean(fractions))
+    return f"{mean} ± {percent(statistics.stdev(fractions))}" if len(fractions) > 1 else mean

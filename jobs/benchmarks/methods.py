@@ -1,7 +1,8 @@
-"""All methods on the built-in worlds under one budget, and what parts of them are worth.
+"""All methods on the built-in worlds under one budget, and what parts of them buy.
 
     python -m jobs.benchmark methods --seeds 3
-    python -m jobs.benchmark methods --worlds person --only spcl mmt --ablations
+    python -m jobs.benchmark methods --worlds person --only spcl mmt --ablations --at-once 8
+    python -m jobs.benchmark methods --only core_reid_v2 --vary "core_reid_v2 --batches three"
 
 A run has as many updates in all, the source stage it starts from included. Each is a process of its
 own, whose memory and processor time are told; finished runs are kept in the storage folder, so a
@@ -11,11 +12,14 @@ stopped benchmark goes on.
 import dataclasses
 import json
 import os
+import re
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,10 +27,10 @@ from rich.console import Group
 from rich.table import Table
 
 from jobs import train
-from jobs.benchmarks.demo import spread
 from jobs.benchmarks.timing import memory_kib
-from jobs.console import Show
+from jobs.console import Show, console
 from jobs.demo import draw_worlds
+from jobs.tables import percent, spread
 from reid.recipes import RUNS
 
 World = Literal["person", "vehicle"]
@@ -36,26 +40,30 @@ WORLDS: Mapping[World, tuple[str, str, int, int]] = {
 }
 """Source, target, height and width: about as many pixels, so that an update costs the same."""
 
-DIRECT, SUPERVISED = "direct transfer", "supervised"
-
-ABLATIONS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "core_reid_v2, half the clusters": ("core_reid_v2", {"num-clusters": "125"}),
-    "core_reid_v2, twice the clusters": ("core_reid_v2", {"num-clusters": "500"}),
-    "core_reid_v1, no ECAB": ("core_reid_v1", {"no-ecab": ""}),
-    "core_reid_v1, no BMFN": ("core_reid_v1", {"no-bmfn": ""}),
-    "lf2, no fusion": ("lf2", {"fusion": "none"}),
-    "mmt, no soft terms": ("mmt", {"soft-identity": "0", "soft-triplet": "0"}),
-    "inclr, no accuracy weights": ("inclr", {"accuracy": "0"}),
-    "inclr, no teaching by the other": ("inclr", {"no-mmt-soft": ""}),
-    "spcl, no reliability criterion": ("spcl", {"no-self-paced": ""}),
-    "spcl, rows kept over rounds (published)": ("spcl", {"memory": "kept"}),
-    "spcl, memory momentum 0": ("spcl", {"memory-momentum": "0"}),
-    "spcl, memory momentum 0.8": ("spcl", {"memory-momentum": "0.8"}),
-    "cluster_contrast, memory momentum 0.9": ("cluster_contrast", {"memory-momentum": "0.9"}),
-    "pplr, labels not refined by parts": ("pplr", {"onehot-weight": "1"}),
-    "pplr, parts not smoothed by agreement": ("pplr", {"aals-from": "1000"}),
+ABLATIONS: Mapping[str, str] = {
+    "core_reid_v2, half the clusters": "core_reid_v2 --num-clusters 125",
+    "core_reid_v2, twice the clusters": "core_reid_v2 --num-clusters 500",
+    "core_reid_v2, fusion trained": "core_reid_v2 --fusion trained",
+    "core_reid_v2, rate falls by a cosine": "core_reid_v2 --optim.lr-decay cosine",
+    "core_reid_v1, no ECAB": "core_reid_v1 --no-ecab",
+    "core_reid_v1, no BMFN": "core_reid_v1 --no-bmfn",
+    "lf2, no fusion": "lf2 --fusion none",
+    "mmt, no soft terms": "mmt --soft-identity 0 --soft-triplet 0",
+    "inclr, no accuracy weights": "inclr --accuracy 0",
+    "inclr, no refinement by parts": "inclr --onehot-weight 1 --aals-from 1000",
+    "inclr, no teaching by the other": "inclr --no-mmt-soft",
+    "spcl, no reliability criterion": "spcl --no-self-paced",
+    "spcl, rows kept over rounds (published)": "spcl --memory kept",
+    "spcl, memory momentum 0": "spcl --memory-momentum 0",
+    "spcl, memory momentum 0.8": "spcl --memory-momentum 0.8",
+    "cluster_contrast, memory momentum 0.9": "cluster_contrast --memory-momentum 0.9",
+    "pplr, labels not refined by parts": "pplr --onehot-weight 1",
+    "pplr, parts not smoothed by agreement": "pplr --aals-from 1000",
 }
-"""A method's run with one part of it off or changed: the options of `jobs.train`."""
+"""Methods with a part off or changed, as words of `jobs.train`: the method, then options.
+
+CORE-ReID V2 without SECAB is `core_reid_v1`: their demo runs differ in nothing else.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +78,8 @@ class Options:
     """methods to run, by the names of their demo runs; all unless given"""
     ablations: bool = False
     """also run methods with one part off or changed"""
+    vary: tuple[str, ...] = ()
+    """variants of your own, each a quoted text: a method and options of its run"""
     source_rounds: int = 5
     """rounds of 60 updates of the source stage"""
     rounds: int = 8
@@ -78,112 +88,172 @@ class Options:
     """folder for data and runs"""
     threads: int = 1
     """of a run"""
+    at_once: int = 1
+    """runs at a time; each takes its threads and about 3 GiB of memory"""
     json: str | None = None
     """file to write the rows to"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """A run to be made: its name in the table, the named run it is, what is changed."""
+    """A line of the table: its method, and the options that make it a variant."""
 
     name: str
     method: str
-    changes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A case on one world with one seed: its rounds, and the runs it starts from by field."""
+
+    world: World
+    case: Case
+    seed: int
+    rounds: int
+    starts: tuple[tuple[str, "Run"], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its folder below the storage."""
+        return f"{self.world}-{re.sub(r'[^A-Za-z0-9.=-]+', '_', self.case.name)}-seed{self.seed}"
+
+
+SOURCE = Case(name="source", method="source")
+BOUND = Case(name="supervised", method="supervised")
 
 
 def cases_of(options: Options) -> list[Case]:
-    """Return the methods asked for, and their ablations. ValueError for an unknown one."""
+    """Return the methods asked for and their variants. ValueError for an unknown method."""
     known = [name.removesuffix("-demo") for name in RUNS if name.endswith("-demo")]
-    methods = [name for name in known if name not in ("source", SUPERVISED)]
-    if unknown := set(options.only) - set(methods):
-        raise ValueError(f"there is no method {sorted(unknown)[0]!r}; known are {methods}")
+    methods = [name for name in known if name not in (SOURCE.method, BOUND.method)]
     chosen = [name for name in methods if not options.only or name in options.only]
-    cases = [Case(name=name, method=name) for name in chosen]
-    if options.ablations:
-        cases += [
-            Case(name=name, method=method, changes=changes)
-            for name, (method, changes) in ABLATIONS.items()
-            if method in chosen
-        ]
-    return cases
+    variants = {name: shlex.split(text) for name, text in ABLATIONS.items() if options.ablations}
+    variants = {name: words for name, words in variants.items() if words[0] in chosen}
+    variants |= {text: shlex.split(text) for text in options.vary}
+    for name in (*options.only, *(words[0] for words in variants.values())):
+        if name not in methods:
+            raise ValueError(f"there is no method {name!r}; known are {methods}")
+    return [
+        *(Case(name=name, method=name) for name in chosen),
+        *(Case(name=n, method=w[0], changes=tuple(w[1:])) for n, w in variants.items()),
+    ]
+
+
+def source_run(options: Options, world: World, seed: int, *, place: int = 0) -> Run:
+    """Return the run that a method's first (0) or second (1) network starts from.
+
+    The second one has a seed of its own and begins with the first one's backbone.
+    """
+    starts = (("initial", source_run(options, world, seed)),) if place else ()
+    own, rounds = 1000 * place + seed, options.source_rounds
+    return Run(world=world, case=SOURCE, seed=own, rounds=rounds, starts=starts)
+
+
+def run_of(options: Options, world: World, seed: int, case: Case) -> Run:
+    """Return a case's run: behind the source stage, or with its rounds where it starts afresh."""
+    starts = tuple(
+        (field, source_run(options, world, seed, place=place))
+        for place, field in enumerate(RUNS[f"{case.method}-demo"].starts)
+    )
+    rounds = options.rounds + (0 if starts else options.source_rounds)
+    return Run(world=world, case=case, seed=seed, rounds=rounds, starts=starts)
+
+
+def stages_of(runs: Iterable[Run]) -> list[list[Run]]:
+    """Return runs and all they start from, each once, behind the stages that it needs."""
+    deeper: list[list[Run]] = []
+    needed = list(runs)
+    while needed:
+        deeper.append(needed)
+        needed = [start for run in needed for _, start in run.starts]
+    stages: list[list[Run]] = []
+    for stage in reversed(deeper):
+        known = {run for before in stages for run in before}
+        stages.append([run for run in dict.fromkeys(stage) if run not in known])
+    return stages
 
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
-    """Run every case; return one row a world, case and seed."""
+    """Run every case; return one row a world, seed and case."""
+    for field in ("seeds", "source_rounds", "rounds", "threads", "at_once"):
+        if getattr(options, field) < 1:
+            raise ValueError(f"{field} is {getattr(options, field)}; it must be at least 1")
     cases = cases_of(options)
-    total = len(options.worlds) * options.seeds * (len(cases) + 2)
-    rows: list[dict[str, Any]] = []
+    places = [(world, seed) for world in options.worlds for seed in range(1, options.seeds + 1)]
+    sources = {at: source_run(options, *at) for at in places}
+    runs = {at: [run_of(options, *at, case) for case in (BOUND, *cases)] for at in places}
+    wanted = [run for at in places for run in (sources[at], *runs[at])]
+    for run in wanted:
+        train.parse(arguments_of(options, run))  # a wrong option ends here
     for world in options.worlds:
         _, _, height, width = WORLDS[world]
         data = os.path.join(options.storage, "data")
         draw_worlds(data, height=height, width=width, subject=world, show=show)
-        for seed in range(1, options.seeds + 1):
-            show("methods", len(rows), total, f"{world}, seed {seed}: source")
-            rounds = {"num-rounds": str(options.source_rounds)}
-            source = trained(options, world, seed, Case(name="source", method="source"), rounds)
-            direct = source["direct_transfer"]
-            rows.append(row_of(world, DIRECT, seed, source, direct, direct))
-            rounds = {"num-rounds": str(options.source_rounds + options.rounds)}
-            bound = trained(options, world, seed, Case(name=SUPERVISED, method=SUPERVISED), rounds)
-            rows.append(row_of(world, SUPERVISED, seed, bound, bound["direct_transfer"], direct))
-            for case in cases:
-                show("methods", len(rows), total, f"{world}, seed {seed}: {case.name}")
-                summary = trained(options, world, seed, case, starting(options, world, seed, case))
-                rows.append(row_of(world, case.name, seed, summary, summary["adapted"], direct))
-    show("methods", total, total, "")
+    found = summaries_of(options, wanted, show=show)
+    rows = []
+    for at in places:
+        direct = found[sources[at]]["direct_transfer"]
+        whole = {run.case.name: found[run]["adapted"] for run in runs[at]}
+        for run in (sources[at], *runs[at]):
+            method = whole.get(run.case.method) if run.case.changes else None
+            rows.append(row_of(run, found[run], direct=direct, method=method))
     return rows
 
 
-def starting(options: Options, world: World, seed: int, case: Case) -> dict[str, str]:
-    """Return where a method's run starts and how many rounds that leaves it."""
-    starts = RUNS[f"{case.method}-demo"].starts
-    if not starts:
-        return {"num-rounds": str(options.source_rounds + options.rounds)}
-    begin: dict[str, str] = {}
-    first: dict[str, str] = {}
-    for number, field in enumerate(starts):
-        own = 1000 * number + seed  # a second start has a seed of its own and begins with the first
-        rounds = {"num-rounds": str(options.source_rounds), **first}
-        trained(options, world, own, Case(name="source", method="source"), rounds)
-        folder = os.path.join(options.storage, run_name(world, "source", own))
-        begin[field.replace("_", "-")] = folder
-        first = first or {"initial": folder}
-    return {**begin, "num-rounds": str(options.rounds)}
+def summaries_of(options: Options, runs: Sequence[Run], *, show: Show) -> dict[Run, dict[str, Any]]:
+    """Make runs, and those they start from, some at a time; return their summaries."""
+    stages = stages_of(runs)
+    total = sum(map(len, stages))
+    found: dict[Run, dict[str, Any]] = {}
+    with ThreadPoolExecutor(options.at_once) as threads:
+        for stage in stages:
+            coming = {threads.submit(trained, options, run): run for run in stage}
+            try:
+                for future in as_completed(coming):
+                    run = coming[future]
+                    found[run] = future.result()
+                    show("methods", len(found), total, run.name)
+                    score = percent(found[run]["rounds"][-1]["mAP"])
+                    console.print(f"{run.name}: {score} % mAP", markup=False, highlight=False)
+            except BaseException:  # runs that have begun come to their end, others do not begin
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+    return found
 
 
-def run_name(world: World, case: str, seed: int) -> str:
-    """Return the folder of a run below the storage."""
-    return f"{world}-{case.replace(', ', '-').replace(' ', '_')}-seed{seed}"
-
-
-def trained(
-    options: Options, world: World, seed: int, case: Case, changes: Mapping[str, str]
-) -> dict[str, Any]:
-    """Return the summary of a run, made by a process of its own, with its `peak_mib` and `cpu_s`.
-
-    The processor time of a run that was stopped and went on is that of its last part.
-    """
-    name = run_name(world, case.name, seed)
-    kept = Path(options.storage, name, "process.json")
-    run = f"{case.method}-demo"
-    source, target, height, width = WORLDS[world]
+def arguments_of(options: Options, run: Run) -> list[str]:
+    """Return a run as the words of `jobs.train`."""
+    named = f"{run.case.method}-demo"
+    source, target, height, width = WORLDS[run.world]
     given = {
-        "name": name,
-        "seed": str(seed),
-        "source": target if RUNS[run].source == RUNS[run].target else source,
+        "name": run.name,
+        "seed": str(run.seed),
+        "source": target if RUNS[named].source == RUNS[named].target else source,
         "target": target,
         "height": str(height),
         "width": str(width),
+        "num-rounds": str(run.rounds),
         "eval-every-rounds": "1",
         "cluster.num-workers": "0",
         "cluster.threads-per-worker": str(options.threads),
         "cluster.storage": options.storage,
         "cluster.data-root": os.path.join(options.storage, "data"),
-        **changes,
-        **case.changes,
     }
-    words = [word for key, value in given.items() for word in (f"--{key}", value) if word]
-    summary, process = finished([run, *words])
+    for field, start in run.starts:
+        given[field.replace("_", "-")] = os.path.join(options.storage, start.name)
+    own = [(f"--{key}", value) for key, value in given.items()]
+    words = [word for pair in own if pair[0] not in run.case.changes for word in pair]
+    return [named, *words, *run.case.changes]
+
+
+def trained(options: Options, run: Run) -> dict[str, Any]:
+    """Return the summary of a run, made by a process of its own, with its `peak_mib` and `cpu_s`.
+
+    The processor time of a run that was stopped and went on is that of its last part.
+    """
+    summary, process = finished(arguments_of(options, run))
+    kept = Path(options.storage, run.name, "process.json")
     if kept.exists():  # it had been made before
         process = json.loads(kept.read_text(encoding="utf-8"))
     else:
@@ -203,25 +273,30 @@ def finished(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]
 
 
 def row_of(
-    world: World,
-    case: str,
-    seed: int,
+    run: Run,
     summary: Mapping[str, Any],
-    scores: Mapping[str, float],
+    *,
     direct: Mapping[str, float],
+    method: Mapping[str, float] | None,
 ) -> dict[str, Any]:
-    """Return a run's row; `ari` is of the last round that has one."""
+    """Return a run's row; `ari` is of the last round that has one.
+
+    Gains are over direct transfer and over the first round. `buys` is what a variant lacks: its
+    whole method's mAP minus its own.
+    """
+    scores = summary["adapted"] or summary["direct_transfer"]
     rounds = summary["rounds"]
     agreements = [row["ari"] for row in rounds if row["ari"] is not None]
     return {
-        "world": world,
-        "case": case,
-        "seed": seed,
+        "world": run.world,
+        "case": "direct transfer" if run.case == SOURCE else run.case.name,
+        "seed": run.seed,
         "config_hash": summary["config_hash"],
         "mAP": scores["mAP"],
         "rank1": scores["rank1"],
         "gain": scores["mAP"] - direct["mAP"],
         "gain_of_rounds": scores["mAP"] - next(r["mAP"] for r in rounds if r["mAP"] is not None),
+        "buys": None if method is None else method["mAP"] - scores["mAP"],
         "round_s": statistics.mean(sum(row["seconds"].values()) for row in rounds),
         "cpu_s": summary["cpu_s"],
         "peak_mib": summary["peak_mib"],
@@ -232,7 +307,8 @@ def row_of(
 def table_of(rows: Sequence[dict[str, Any]]) -> Group:
     """Return a table a world: mean and spread (standard deviation) of each case over seeds.
 
-    Gains are in points: over direct transfer of the same seed, and over the case's own first round.
+    In points of mAP: the gain over direct transfer of the same seed, that over the case's own first
+    round, and what the part that a variant lacks buys.
     """
     worlds = dict.fromkeys(row["world"] for row in rows)
     return Group(*(_table(world, [r for r in rows if r["world"] == world]) for world in worlds))
@@ -240,19 +316,22 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Group:
 
 def _table(world: str, rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title=f"built-in worlds, {world} A to B, ResNet-18 from scratch")
-    columns = ("mAP %", "gain", "over round 1", "rank-1 %", "s a round", "CPU s", "MiB", "ARI")
+    shares = {
+        "mAP %": "mAP",
+        "gain": "gain",
+        "over round 1": "gain_of_rounds",
+        "part buys": "buys",
+        "rank-1 %": "rank1",
+    }
     table.add_column("case", no_wrap=True)
-    for column in columns:
+    for column in (*shares, "s a round", "CPU s", "MiB", "ARI"):
         table.add_column(column, justify="right")
     for case in dict.fromkeys(row["case"] for row in rows):
         mine = [row for row in rows if row["case"] == case]
         agreement = [row["ari"] for row in mine if row["ari"] is not None]
         table.add_row(
             case,
-            spread([row["mAP"] for row in mine]),
-            spread([row["gain"] for row in mine]),
-            spread([row["gain_of_rounds"] for row in mine]),
-            spread([row["rank1"] for row in mine]),
+            *(spread([r[key] for r in mine if r[key] is not None]) for key in shares.values()),
             f"{statistics.mean(row['round_s'] for row in mine):.1f}",
             f"{statistics.mean(row['cpu_s'] for row in mine):.0f}",
             f"{max(row['peak_mib'] for row in mine):.0f}",

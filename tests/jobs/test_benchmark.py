@@ -1,7 +1,6 @@
-"""The demo benchmark: its cases, their table, its options."""
+"""What benchmarks share: turns, rows and tables; the cases of some of them."""
 
 import json
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,96 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from jobs.benchmark import main
-from jobs.benchmarks import clustering, data, demo, timing
-from jobs.benchmarks.demo import Options, change, measure, spread, table_of
-from reid.recipes import RUNS, RunConfig
-
-MAP = {"source": 0.30, "core_reid_v2": 0.60, "mean_teacher": 0.50, "supervised": 0.90}
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, RunConfig]:
-    """Replace training by made scores, a point more each seed; return {run: its config}."""
-    runs: dict[str, RunConfig] = {}
-
-    def run(name: str, config: RunConfig, *_: object, **__: object) -> dict[str, Any]:
-        runs[name] = config
-        case, _, seed = name.partition("-seed")
-        scores = {"mAP": MAP[case.removesuffix("-slow")] + 0.01 * int(seed), "rank1": 0.5}
-        source = case in ("source", "supervised")
-        return {
-            "direct_transfer": scores if source else None,
-            "adapted": None if source else scores,
-            "config_hash": "abc",
-            "wall_seconds": 10.0,
-            "rounds": [{"mAP": scores["mAP"]}],
-        }
-
-    monkeypatch.setattr(demo, "run", run)
-    monkeypatch.setattr(demo, "draw_worlds", lambda *_, **__: None)
-    return runs
-
-
-def silent(*_: object) -> None:
-    """Show nothing."""
-
-
-def test_every_seed_has_every_case_from_its_own_start(trained: dict[str, RunConfig]) -> None:
-    rows = measure(Options(seeds=2, storage="bench"), show=silent)
-    assert [(row["case"], row["seed"]) for row in rows] == [
-        (case, seed)
-        for seed in (1, 2)
-        for case in ("direct transfer", "core_reid_v2", "mean_teacher", "supervised")
-    ]
-    assert {config.seed for name, config in trained.items() if name.endswith("2")} == {2}
-    for case in ("core_reid_v2", "mean_teacher"):
-        assert trained[f"{case}-seed2"].initial == "bench/source-seed2"  # type: ignore[union-attr]
-    gains = {row["case"]: row["gain"] for row in rows}
-    assert gains == pytest.approx(
-        {"direct transfer": 0, "core_reid_v2": 0.3, "mean_teacher": 0.2, "supervised": 0.6}
-    )
-
-
-def test_a_variant_is_measured_alone_under_its_own_name(trained: dict[str, RunConfig]) -> None:
-    options = Options(seeds=1, variant="slow", set=("optim.lr=1e-5", "batches=three"))
-    rows = measure(options, show=silent)
-    assert [row["case"] for row in rows] == ["direct transfer", "core_reid_v2-slow"]
-    config = trained["core_reid_v2-slow-seed1"]
-    assert config.optim.lr == 1e-5
-    assert config.batches == "three"  # type: ignore[union-attr]
-
-
-def test_unknown_field_is_refused() -> None:
-    with pytest.raises(ValueError, match="did you mean 'fusion'"):
-        change(RUNS["core_reid_v2-demo"], ["fuson=released"])
-
-
-def test_mean_and_deviation() -> None:
-    values = [0.5, 0.6, 0.75]
-    mean, deviation = statistics.mean(values), statistics.stdev(values)
-    assert spread(values) == f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-    assert spread([0.5]) == "50.0 ± 0.0"
-
-
-def test_the_table_has_a_line_a_case_and_the_file_its_rows(
-    trained: dict[str, RunConfig], tmp_path: Path
-) -> None:
-    file = tmp_path / "rows.json"
-    main(["demo", "--storage", str(tmp_path), "--json", str(file)])
-    result = json.loads(file.read_text())
-    assert len(result["rows"]) == 12
-    assert result["commit"]
-    console = Console(width=200)
-    with console.capture() as capture:
-        console.print(table_of(result["rows"]))
-    line = next(line for line in capture.get().splitlines() if "mean_teacher" in line)
-    for text in ("51.0 52.0 53.0", "52.0 ± 1.0", "20.0 ± 0.0"):
-        assert text in line
-
-
-def test_changes_need_a_name() -> None:
-    with pytest.raises(ValueError, match="with --variant"):
-        measure(Options(set=("fusion=released",)), show=silent)
+from jobs.benchmarks import clustering, data, timing
 
 
 @pytest.mark.parametrize("warm", [False, True])

@@ -1,6 +1,8 @@
 """The comparison of methods: what is run, from which start, for how many rounds, and its rows."""
 
 import json
+import statistics
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +11,20 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from jobs import train
+from jobs.benchmark import main
 from jobs.benchmarks import methods
-from jobs.benchmarks.methods import Options, cases_of, finished, measure, table_of
+from jobs.benchmarks.methods import (
+    Options,
+    arguments_of,
+    cases_of,
+    finished,
+    measure,
+    run_of,
+    table_of,
+)
 from jobs.benchmarks.timing import memory_kib
+from jobs.tables import spread
 from reid.recipes import RUNS
 
 MAP = {"source": 0.3, "supervised": 0.9, "mean_teacher": 0.5, "spcl": 0.4, "pplr": 0.4, "mmt": 0.4}
@@ -35,7 +48,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
             given[key] = "" if key.startswith("no-") else next(words)
         seen.append(given)
         Path(given["cluster.storage"], given["name"]).mkdir(parents=True, exist_ok=True)
-        score = {"mAP": MAP[method] + 0.01 * int(given["seed"]), "rank1": 0.5}
+        worse = 0.15 if "memory" in given else 0.0
+        score = {"mAP": MAP[method] + 0.01 * int(given["seed"]) - worse, "rank1": 0.5}
         is_source = method in ("source", "supervised")
         summary = {
             "direct_transfer": score,
@@ -103,16 +117,121 @@ def test_memory_and_time_are_of_the_first_time(
         assert [row[figure] for row in again] == [row[figure] for row in first]
 
 
-def test_cases_are_the_demos_and_ablations_change_options_that_exist() -> None:
-    cases = cases_of(Options(ablations=True))
+def test_cases_are_the_demos_and_variants_change_options_that_exist() -> None:
+    options = Options(ablations=True, vary=("core_reid_v2 --batches three --num-rounds 2",))
+    cases = cases_of(options)
     demos = {name.removesuffix("-demo") for name in RUNS if name.endswith("-demo")}
     assert {case.method for case in cases} == demos - {"source", "supervised"}
+    whole = [case for case in cases if not case.changes]
+    assert {case.name for case in whole} == {case.method for case in whole}
+    assert {case.name for case in cases} >= {*methods.ABLATIONS, *options.vary}
     for case in cases:
-        config = RUNS[f"{case.method}-demo"]
-        for option in case.changes:
-            assert hasattr(config, option.removeprefix("no-").replace("-", "_")), case.name
-    with pytest.raises(ValueError, match="there is no method 'magic'"):
-        cases_of(Options(only=("magic",)))
+        train.parse(arguments_of(options, run_of(options, "person", 1, case)))
+    own = train.parse(arguments_of(options, run_of(options, "person", 1, cases[-1]))).config
+    assert (own.num_rounds, own.batches) == (2, "three")  # type: ignore[union-attr]
+    assert {case.method for case in cases_of(Options(only=("pplr",), ablations=True))} == {"pplr"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(only=("magic",)), "there is no method 'magic'; known are"),
+        (Options(vary=("magic --lr 1",)), "there is no method 'magic'; known are"),
+        (Options(at_once=0), "at_once is 0; it must be at least 1"),
+    ],
+)
+def test_wrong_options_end_before_any_run(
+    commands: list[dict[str, str]], options: Options, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure(options, show=silent)
+    assert not commands
+
+
+def test_a_wrong_option_of_a_variant_ends_before_any_run(
+    commands: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["methods", "--only", "spcl", "--vary", "spcl --memry kept"])
+    assert ended.value.code == 2
+    assert "--memry" in capsys.readouterr().err
+    assert not commands
+
+
+def test_a_variant_says_what_its_part_buys(commands: list[dict[str, str]], tmp_path: Path) -> None:
+    file = tmp_path / "rows.json"
+    place = ["--storage", str(tmp_path), "--worlds", "person", "--json", str(file)]
+    main(
+        [
+            "methods",
+            *place,
+            "--only",
+            "spcl",
+            "--vary",
+            "spcl --memory kept",
+            "pplr --onehot-weight 1",
+        ]
+    )
+    rows = json.loads(file.read_text())["rows"]
+    of = {(row["case"], row["seed"]): row for row in rows}
+    assert len(rows) == len(of) == 5 * 3
+    for seed in (1, 2, 3):
+        assert of["spcl --memory kept", seed]["buys"] == pytest.approx(0.15)
+        assert of["spcl", seed]["buys"] is None
+        assert of["pplr --onehot-weight 1", seed]["buys"] is None  # PPLR itself was not asked for
+    folders = {Path(given["name"]) for given in commands if given.get("memory") == "kept"}
+    assert folders == {Path(f"person-spcl_--memory_kept-seed{seed}") for seed in (1, 2, 3)}
+
+
+def test_runs_at_a_time_wait_for_what_they_start_from(
+    commands: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, most, running = set[str](), 0, 0
+    lock, run = threading.Lock(), methods.finished
+
+    def slow(command: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+        nonlocal most, running
+        with lock:
+            running += 1
+            most = max(most, running)
+            result = run(command)
+            given = commands[-1]
+            for field in ("initial", "second-initial"):
+                assert field not in given or Path(given[field]).name in made
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+            made.add(given["name"])
+        return result
+
+    monkeypatch.setattr(methods, "finished", slow)
+    options = Options(only=("mmt", "spcl", "pplr"), at_once=3, storage=str(tmp_path))
+    rows = measure(options, show=silent)
+    assert most == 3
+    assert len(rows) == 2 * 3 * 5
+    assert len(made) == len(commands) == 2 * 3 * (5 + 1)  # each once; MMT has a second source run
+
+
+def test_after_a_failure_no_run_begins(
+    commands: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def fails(command: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+        begun.append(command[0])
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(methods, "finished", fails)
+    with pytest.raises(RuntimeError, match="no room"):
+        measure(Options(only=("spcl",), at_once=1, storage=str(tmp_path)), show=silent)
+    assert 1 <= len(begun) < 2 * 3
+
+
+def test_mean_and_deviation() -> None:
+    values = [0.5, 0.6, 0.75]
+    mean, deviation = statistics.mean(values), statistics.stdev(values)
+    assert spread(values) == f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+    assert (spread([0.5]), spread([])) == ("50.0", "")
 
 
 def test_a_run_tells_its_memory_and_time(
