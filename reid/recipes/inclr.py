@@ -21,8 +21,7 @@ The paper leaves much open, and no code was released; what it does not say is a 
 - `credibility="trained"` (default): p(y|x) of Eq. 7 is the classifier's; "external": C_u's.
 - C_u's rows are the global centres of the round's clusters, at unit length.
 
-NOTE: features are means over an image and its mirror, as those of all methods here. Parts do not
-overlap where `num_parts` does not divide the map's height (`part_gap`).
+NOTE: features are means over an image and its mirror; parts never overlap (`part_gap`).
 """
 
 from collections.abc import Mapping
@@ -185,14 +184,15 @@ class INCLR:
         if config.credibility == "external":
             logits = [center_logits(o.views["global"], centers, scale=scale) for o in students]
         weighted = mutual.total(weighted_cross_entropy(each, labels, weights) for each in logits)
+        features, everyone = mutual.mined_rows(students, labels, config)
         terms = {
             "id": mutual.total(each["id"] for each in refined),
             "id/parts": config.part_identity * mutual.total(each["id/parts"] for each in refined),
-            "triplet": mutual.hard_triplets(students, labels, config=config),
+            "triplet": mutual.hard_triplets(features, everyone),
             "accuracy": config.accuracy * weighted,
         }
         if config.mmt_soft:
-            terms |= mutual.soft_terms(students, teachers, labels, config=config)
+            terms |= mutual.soft_terms(students, teachers, features, everyone, config=config)
         return terms
 
     def after_step(self, *, step: int) -> None:

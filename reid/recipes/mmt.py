@@ -52,6 +52,7 @@ from reid.recipes.mutual import (
     check_room,
     follow_,
     hard_triplets,
+    mined_rows,
     outputs,
     pairs,
     retrieval_net,
@@ -154,11 +155,11 @@ class MMT:
             smoothed_cross_entropy(out.logits, labels, smoothing=config.smoothing)
             for out in students
         )
-        triplet = hard_triplets(students, labels, config=config)
+        features, everyone = mined_rows(students, labels, config)
         return {
             "id": (1 - config.soft_identity) * identity,
-            "triplet": (1 - config.soft_triplet) * triplet,
-            **soft_terms(students, teachers, labels, config=config),
+            "triplet": (1 - config.soft_triplet) * hard_triplets(features, everyone),
+            **soft_terms(students, teachers, features, everyone, config=config),
         }
 
     def after_step(self, *, step: int) -> None:

@@ -1,7 +1,7 @@
 """What MMT and INCLR do alike: two students, each taught by the other one's mean teacher.
 
 Source: Ge et al., MMT (arXiv 2001.01526), section 3; spcl_inclr spec 2.2.
-Legend: B rows of a batch.
+Legend: B rows of a batch, M rows of all batches that triplets are mined from.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -138,33 +138,44 @@ def mean_features(outs: Sequence[NetOutput]) -> Float[Tensor, "B D"]:
     return torch.stack([F.normalize(out.views["global"]) for out in outs]).mean(0)
 
 
+def mined_rows(
+    outs: Iterable[NetOutput], labels: Int64[Tensor, "B"], config: MutualConfig
+) -> tuple[list[Float[Tensor, "M D"]], Int64[Tensor, "M"]]:
+    """Return each network's global features, and the labels, of all rows that can be mined."""
+    features = [mined(out.views["global"], config.mining) for out in outs]
+    return features, mined(labels, config.mining)
+
+
 def hard_triplets(
-    students: Sequence[NetOutput], labels: Int64[Tensor, "B"], *, config: MutualConfig
+    features: Sequence[Float[Tensor, "M D"]], labels: Int64[Tensor, "M"]
 ) -> Float[Tensor, ""]:
-    """Return L_tri of both students: softmax triplets of global features, hardest rows."""
-    everyone = mined(labels, config.mining)
-    return total(
-        softmax_triplet(mined(out.views["global"], config.mining), everyone) for out in students
-    )
+    """Return L_tri of both students: softmax triplets of their mined features, hardest rows."""
+    return total(softmax_triplet(own, labels) for own in features)
 
 
 def soft_terms(
     students: Sequence[NetOutput],
     teachers: Sequence[NetOutput],
-    labels: Int64[Tensor, "B"],
+    features: Sequence[Float[Tensor, "M D"]],
+    labels: Int64[Tensor, "M"],
     *,
     config: MutualConfig,
 ) -> dict[str, Float[Tensor, ""]]:
     """Return each student's losses against the other one's teacher, summed and weighted.
 
     Cross entropy with the teacher's softmax, and the teacher's triplets on those that the student
-    mines (spec 2.2).
+    mines from its features (spec 2.2).
     """
-    crossed = list(zip(students, reversed(teachers), strict=True))
-    rows = [[mined(out.views["global"], config.mining) for out in pair] for pair in crossed]
-    labels = mined(labels, config.mining)
-    identity = total(soft_cross_entropy(own.logits, other.logits) for own, other in crossed)
-    triplet = total(soft_softmax_triplet(own, other, labels) for own, other in rows)
+    others = teachers[::-1]
+    taught = [mined(out.views["global"], config.mining) for out in others]
+    identity = total(
+        soft_cross_entropy(own.logits, other.logits)
+        for own, other in zip(students, others, strict=True)
+    )
+    triplet = total(
+        soft_softmax_triplet(own, other, labels)
+        for own, other in zip(features, taught, strict=True)
+    )
     return {
         "soft_id": config.soft_identity * identity,
         "soft_triplet": config.soft_triplet * triplet,
