@@ -12,58 +12,37 @@ stopped benchmark goes on.
 import dataclasses
 import json
 import os
-import re
-import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
 from jobs import train
+from jobs.benchmarks.methods_cases import (
+    BOUND,
+    DIRECT,
+    SOURCE,
+    WORLDS,
+    Run,
+    World,
+    cases_of,
+    run_of,
+    source_run,
+    stages_of,
+)
+from jobs.benchmarks.methods_figure import draw
 from jobs.benchmarks.timing import memory_kib
 from jobs.console import Show, console
 from jobs.demo import draw_worlds
 from jobs.tables import percent, spread
 from reid.recipes import RUNS
-
-World = Literal["person", "vehicle"]
-WORLDS: Mapping[World, tuple[str, str, int, int]] = {
-    "person": ("synthetic_a", "synthetic_b", 64, 32),
-    "vehicle": ("synthetic_vehicle_a", "synthetic_vehicle_b", 48, 48),
-}
-"""Source, target, height and width: about as many pixels, so that an update costs the same."""
-
-ABLATIONS: Mapping[str, str] = {
-    "core_reid_v2, half the clusters": "core_reid_v2 --num-clusters 125",
-    "core_reid_v2, twice the clusters": "core_reid_v2 --num-clusters 500",
-    "core_reid_v2, fusion trained": "core_reid_v2 --fusion trained",
-    "core_reid_v2, rate falls by a cosine": "core_reid_v2 --optim.lr-decay cosine",
-    "core_reid_v1, no ECAB": "core_reid_v1 --no-ecab",
-    "core_reid_v1, no BMFN": "core_reid_v1 --no-bmfn",
-    "lf2, no fusion": "lf2 --fusion none",
-    "mmt, no soft terms": "mmt --soft-identity 0 --soft-triplet 0",
-    "inclr, no accuracy weights": "inclr --accuracy 0",
-    "inclr, no refinement by parts": "inclr --onehot-weight 1 --aals-from 1000",
-    "inclr, no teaching by the other": "inclr --no-mmt-soft",
-    "spcl, no reliability criterion": "spcl --no-self-paced",
-    "spcl, rows kept over rounds (published)": "spcl --memory kept",
-    "spcl, memory momentum 0": "spcl --memory-momentum 0",
-    "spcl, memory momentum 0.8": "spcl --memory-momentum 0.8",
-    "cluster_contrast, memory momentum 0.9": "cluster_contrast --memory-momentum 0.9",
-    "pplr, labels not refined by parts": "pplr --onehot-weight 1",
-    "pplr, parts not smoothed by agreement": "pplr --aals-from 1000",
-}
-"""Methods with a part off or changed, as words of `jobs.train`: the method, then options.
-
-CORE-ReID V2 without SECAB is `core_reid_v1`: their demo runs differ in nothing else.
-"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,86 +71,8 @@ class Options:
     """runs at a time; each takes its threads and about 3 GiB of memory"""
     json: str | None = None
     """file to write the rows to"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Case:
-    """A line of the table: its method, and the options that make it a variant."""
-
-    name: str
-    method: str
-    changes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """A case on one world with one seed: its rounds, and the runs it starts from by field."""
-
-    world: World
-    case: Case
-    seed: int
-    rounds: int
-    starts: tuple[tuple[str, "Run"], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Its folder below the storage."""
-        return f"{self.world}-{re.sub(r'[^A-Za-z0-9.=-]+', '_', self.case.name)}-seed{self.seed}"
-
-
-SOURCE = Case(name="source", method="source")
-BOUND = Case(name="supervised", method="supervised")
-
-
-def cases_of(options: Options) -> list[Case]:
-    """Return the methods asked for and their variants. ValueError for an unknown method."""
-    known = [name.removesuffix("-demo") for name in RUNS if name.endswith("-demo")]
-    methods = [name for name in known if name not in (SOURCE.method, BOUND.method)]
-    chosen = [name for name in methods if not options.only or name in options.only]
-    variants = {name: shlex.split(text) for name, text in ABLATIONS.items() if options.ablations}
-    variants = {name: words for name, words in variants.items() if words[0] in chosen}
-    variants |= {text: shlex.split(text) for text in options.vary}
-    for name in (*options.only, *(words[0] for words in variants.values())):
-        if name not in methods:
-            raise ValueError(f"there is no method {name!r}; known are {methods}")
-    return [
-        *(Case(name=name, method=name) for name in chosen),
-        *(Case(name=n, method=w[0], changes=tuple(w[1:])) for n, w in variants.items()),
-    ]
-
-
-def source_run(options: Options, world: World, seed: int, *, place: int = 0) -> Run:
-    """Return the run that a method's first (0) or second (1) network starts from.
-
-    The second one has a seed of its own and begins with the first one's backbone.
-    """
-    starts = (("initial", source_run(options, world, seed)),) if place else ()
-    own, rounds = 1000 * place + seed, options.source_rounds
-    return Run(world=world, case=SOURCE, seed=own, rounds=rounds, starts=starts)
-
-
-def run_of(options: Options, world: World, seed: int, case: Case) -> Run:
-    """Return a case's run: behind the source stage, or with its rounds where it starts afresh."""
-    starts = tuple(
-        (field, source_run(options, world, seed, place=place))
-        for place, field in enumerate(RUNS[f"{case.method}-demo"].starts)
-    )
-    rounds = options.rounds + (0 if starts else options.source_rounds)
-    return Run(world=world, case=case, seed=seed, rounds=rounds, starts=starts)
-
-
-def stages_of(runs: Iterable[Run]) -> list[list[Run]]:
-    """Return runs and all they start from, each once, behind the stages that it needs."""
-    deeper: list[list[Run]] = []
-    needed = list(runs)
-    while needed:
-        deeper.append(needed)
-        needed = [start for run in needed for _, start in run.starts]
-    stages: list[list[Run]] = []
-    for stage in reversed(deeper):
-        known = {run for before in stages for run in before}
-        stages.append([run for run in dict.fromkeys(stage) if run not in known])
-    return stages
+    figure: str | None = None
+    """PNG file to draw scores, rounds and parts in; `methods.png` in the storage unless given"""
 
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
@@ -179,10 +80,14 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
     for field in ("seeds", "source_rounds", "rounds", "threads", "at_once"):
         if getattr(options, field) < 1:
             raise ValueError(f"{field} is {getattr(options, field)}; it must be at least 1")
-    cases = cases_of(options)
+    cases = cases_of(options.only, ablations=options.ablations, vary=options.vary)
     places = [(world, seed) for world in options.worlds for seed in range(1, options.seeds + 1)]
-    sources = {at: source_run(options, *at) for at in places}
-    runs = {at: [run_of(options, *at, case) for case in (BOUND, *cases)] for at in places}
+    first, then = options.source_rounds, options.rounds
+    sources = {at: source_run(*at, rounds=first) for at in places}
+    runs = {
+        at: [run_of(*at, case, source_rounds=first, rounds=then) for case in (BOUND, *cases)]
+        for at in places
+    }
     wanted = [run for at in places for run in (sources[at], *runs[at])]
     for run in wanted:
         train.parse(arguments_of(options, run))  # a wrong option ends here
@@ -198,6 +103,7 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
         for run in (sources[at], *runs[at]):
             method = whole.get(run.case.method) if run.case.changes else None
             rows.append(row_of(run, found[run], direct=direct, method=method))
+    draw(rows, Path(options.figure or os.path.join(options.storage, "methods.png")))
     return rows
 
 
@@ -282,14 +188,15 @@ def row_of(
     """Return a run's row; `ari` is of the last round that has one.
 
     Gains are over direct transfer and over the first round. `buys` is what a variant lacks: its
-    whole method's mAP minus its own.
+    whole method's mAP minus its own. `curve` is [round, mAP], the source stage's rounds counted.
     """
+    before = run.starts[0][1].rounds if run.starts else 0
     scores = summary["adapted"] or summary["direct_transfer"]
     rounds = summary["rounds"]
     agreements = [row["ari"] for row in rounds if row["ari"] is not None]
     return {
         "world": run.world,
-        "case": "direct transfer" if run.case == SOURCE else run.case.name,
+        "case": DIRECT if run.case == SOURCE else run.case.name,
         "seed": run.seed,
         "config_hash": summary["config_hash"],
         "mAP": scores["mAP"],
@@ -297,6 +204,7 @@ def row_of(
         "gain": scores["mAP"] - direct["mAP"],
         "gain_of_rounds": scores["mAP"] - next(r["mAP"] for r in rounds if r["mAP"] is not None),
         "buys": None if method is None else method["mAP"] - scores["mAP"],
+        "curve": [[before + r["round"] + 1, r["mAP"]] for r in rounds if r["mAP"] is not None],
         "round_s": statistics.mean(sum(row["seconds"].values()) for row in rounds),
         "cpu_s": summary["cpu_s"],
         "peak_mib": summary["peak_mib"],
@@ -308,7 +216,8 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Group:
     """Return a table a world: mean and spread (standard deviation) of each case over seeds.
 
     In points of mAP: the gain over direct transfer of the same seed, that over the case's own first
-    round, and what the part that a variant lacks buys.
+    round, and what the part that a variant lacks buys. Times are medians: a run that was stopped
+    and went on tells too little.
     """
     worlds = dict.fromkeys(row["world"] for row in rows)
     return Group(*(_table(world, [r for r in rows if r["world"] == world]) for world in worlds))
@@ -332,8 +241,8 @@ def _table(world: str, rows: Sequence[dict[str, Any]]) -> Table:
         table.add_row(
             case,
             *(spread([r[key] for r in mine if r[key] is not None]) for key in shares.values()),
-            f"{statistics.mean(row['round_s'] for row in mine):.1f}",
-            f"{statistics.mean(row['cpu_s'] for row in mine):.0f}",
+            f"{statistics.median(row['round_s'] for row in mine):.1f}",
+            f"{statistics.median(row['cpu_s'] for row in mine):.0f}",
             f"{max(row['peak_mib'] for row in mine):.0f}",
             f"{statistics.mean(agreement):.2f}" if agreement else "",
         )

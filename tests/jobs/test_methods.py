@@ -9,20 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from jobs import train
 from jobs.benchmark import main
 from jobs.benchmarks import methods
-from jobs.benchmarks.methods import (
-    Options,
-    arguments_of,
-    cases_of,
-    finished,
-    measure,
-    run_of,
-    table_of,
-)
+from jobs.benchmarks.methods import Options, arguments_of, finished, measure, table_of
+from jobs.benchmarks.methods_cases import ABLATIONS, cases_of, run_of
+from jobs.benchmarks.methods_figure import apart, ranked
 from jobs.benchmarks.timing import memory_kib
 from jobs.tables import spread
 from reid.recipes import RUNS
@@ -56,8 +51,13 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, 
             "adapted": None if is_source else score,
             "config_hash": "abc",
             "rounds": [
-                {"mAP": 0.2, "ari": None, "seconds": {"train": 1.0, "extract": 2.0}},
-                {"mAP": score["mAP"], "ari": 0.7, "seconds": {"train": 4.0, "extract": 1.0}},
+                {"round": 0, "mAP": 0.2, "ari": None, "seconds": {"train": 1.0, "extract": 2.0}},
+                {
+                    "round": 1,
+                    "mAP": score["mAP"],
+                    "ari": 0.7,
+                    "seconds": {"train": 4.0, "extract": 1.0},
+                },
             ],
         }
         return summary, {"peak_mib": 100.0 + len(seen), "cpu_s": 10.0 * len(seen)}
@@ -90,6 +90,7 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     assert row["gain"] == pytest.approx(0.2)
     assert row["gain_of_rounds"] == pytest.approx(0.32)
     assert (row["ari"], row["round_s"]) == (0.7, 4.0)
+    assert row["curve"] == [[6, 0.2], [7, pytest.approx(0.52)]]  # behind 5 rounds of the source
     console = Console(width=140)
     with console.capture() as capture:
         console.print(table_of(rows))
@@ -118,18 +119,18 @@ def test_memory_and_time_are_of_the_first_time(
 
 
 def test_cases_are_the_demos_and_variants_change_options_that_exist() -> None:
-    options = Options(ablations=True, vary=("core_reid_v2 --batches three --num-rounds 2",))
-    cases = cases_of(options)
+    vary = ("core_reid_v2 --batches three --num-rounds 2",)
+    cases = cases_of(ablations=True, vary=vary)
     demos = {name.removesuffix("-demo") for name in RUNS if name.endswith("-demo")}
     assert {case.method for case in cases} == demos - {"source", "supervised"}
     whole = [case for case in cases if not case.changes]
     assert {case.name for case in whole} == {case.method for case in whole}
-    assert {case.name for case in cases} >= {*methods.ABLATIONS, *options.vary}
+    assert {case.name for case in cases} >= {*ABLATIONS, *vary}
     for case in cases:
-        train.parse(arguments_of(options, run_of(options, "person", 1, case)))
-    own = train.parse(arguments_of(options, run_of(options, "person", 1, cases[-1]))).config
+        run = run_of("person", 1, case, source_rounds=5, rounds=8)
+        own = train.parse(arguments_of(Options(), run)).config
     assert (own.num_rounds, own.batches) == (2, "three")  # type: ignore[union-attr]
-    assert {case.method for case in cases_of(Options(only=("pplr",), ablations=True))} == {"pplr"}
+    assert {case.method for case in cases_of(("pplr",), ablations=True)} == {"pplr"}
 
 
 @pytest.mark.parametrize(
@@ -225,6 +226,17 @@ def test_after_a_failure_no_run_begins(
     with pytest.raises(RuntimeError, match="no room"):
         measure(Options(only=("spcl",), at_once=1, storage=str(tmp_path)), show=silent)
     assert 1 <= len(begun) < 2 * 3
+
+
+def test_the_figure_has_all_worlds_best_first_and_names_apart(
+    commands: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = Options(only=("mean_teacher", "spcl"), ablations=True, storage=str(tmp_path))
+    rows = measure(options, show=silent)
+    with Image.open(tmp_path / "methods.png") as image:
+        assert image.size == (1500, 960)
+    assert ranked(rows) == ["mean_teacher", "spcl"]
+    assert apart([9.0, 8.5, 4.0, 3.0], 2.0) == [9.0, 7.0, 4.0, 2.0]
 
 
 def test_mean_and_deviation() -> None:
