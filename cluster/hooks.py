@@ -18,7 +18,7 @@ from reid.checkpoint import RunState, to_bytes
 from reid.clustering import ShardPool
 from reid.clustering.guards import check_features, check_labels
 from reid.clustering.health import health
-from reid.data.steps import ImageStore
+from reid.data.steps import ImageStore, ListDraw
 from reid.evaluate import Evaluation
 from reid.extract import features, rank_rows
 from reid.fit import Labelling
@@ -169,9 +169,14 @@ def _clustered(
     for view, pool in pools.items():
         check_features(pool, name=names[view])
     found = recipe.label(pools, round=round)
-    drawn = {draw.labels: draw.num_identities for draw in recipe.draws}
+    drawn = {draw.labels: draw for draw in recipe.draws}
     for view, value in found.items():
-        check_labels(value.labels, name=names[view], num_identities=drawn.get(view, 2))
+        known = {name: of for name, of in value.named(view).items() if name in drawn}
+        for name, of in (known or {view: value.labels}).items():
+            draw = drawn.get(name)
+            # A list draws single images too, as classes of their own: no batch wants for any.
+            wanted = 0 if isinstance(draw, ListDraw) else draw.num_identities if draw else 2
+            check_labels(of, name=names[view], num_identities=wanted)
     return found
 
 

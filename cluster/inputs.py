@@ -70,6 +70,13 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
                 f"num_identities is {config.num_identities}, which {workers} workers cannot "
                 "share evenly; give a multiple with --num-identities"
             )
+        share = config.num_identities * config.num_instances // max(1, workers)
+        if config.norm_group is not None and share % config.norm_group:
+            raise ValueError(
+                f"BatchNorm statistics are of groups of {config.norm_group} images, and each of "
+                f"{max(1, workers)} workers has {share}: give a divisor of {share} with "
+                "--norm-group, or None for all of a worker's images"
+            )
     target = open_data(*_place(config.target, where), where, show=show)
     if not len(target.query):
         raise ValueError(

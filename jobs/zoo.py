@@ -29,9 +29,10 @@ A row is a run: the command trains it, and its source run first when that is mis
 mAP / rank-1 in percent on the target's test split. *Ours* is empty until somebody has run it:
 seed 1, the last round, the config of this hash; commit and hardware stand in BENCHMARKS.md.
 
-The published figures of LF2 and CORE-ReID are of the best round on the target's test labels
-(`--selection oracle` does the same) and of the released variants, which each recipe's docstring
-names; CORE-ReID's source stage also saw camera-translated images and the source's test split.
+Published figures of all methods but INCLR, which does not say, are of the best round on the
+target's test labels (`--selection oracle` does the same), and of the released variants, which each
+recipe's docstring names; CORE-ReID's source stage also saw camera-translated images and the
+source's test split.
 DukeMTMC-reID was withdrawn by its authors: its runs are for those who hold it.
 """
 HEADER = (

@@ -105,9 +105,10 @@ class HybridMemory(nn.Module):
     @torch.no_grad()
     def update_once(self, features: Float[Tensor, "B D"], index: Int64[Tensor, "B"]) -> None:
         """Update each of these rows once, with the mean of its features."""
+        features, index = _of_all_ranks(features.to(self.bank.dtype), index)
         rows, place, count = index.unique(return_inverse=True, return_counts=True)
         sums = features.new_zeros(len(rows), features.shape[1]).index_add_(0, place, features)
-        self.update(sums / count[:, None], rows)
+        _follow_(self.bank, sums / count[:, None], rows, momentum=self.momentum)
 
 
 class ClusterMemory(nn.Module):

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from reid.clustering import DBSCANConfig, ShardPool, jaccard_dbscan
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.memory import ClusterMemory
-from reid.models import GlobalNet, bidirectional_mean, convert_ghost_norm_
+from reid.models import GlobalNet, bidirectional_mean
 from reid.recipes.contract import (
     DEMO_DBSCAN,
     DEMO_UNLABELLED,
@@ -47,7 +47,7 @@ from reid.recipes.contract import (
     target_draw,
 )
 from reid.recipes.published import Published
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -62,8 +62,7 @@ class ClusterContrastConfig(RunConfig):
     """row <- unit(m*row + (1-m)*feature)"""
     temperature: float = 0.05
     """of the softmax over clusters"""
-    norm_group: int | None = 64
-    """images that share BatchNorm statistics (published: each of 4 GPUs' 64); None: all"""
+    norm_group: int | None = 64  # published: each of 4 GPUs' share of a batch
     num_rounds: int = 50
     steps_per_round: int = 200
     num_identities: int = 16
@@ -94,8 +93,7 @@ class ClusterContrast:
         self.config, self.sizes = config, sizes
         trunk = first_backbone(config, backbones)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
-        if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group)
+        group_norms_(self.student, config)
         self.memory = ClusterMemory(
             torch.zeros(0, trunk.num_channels),
             temperature=config.temperature,
@@ -175,7 +173,6 @@ RUNS: dict[str, ClusterContrastConfig] = {
         steps_per_round=60,
         num_instances=4,
         eval_every_rounds=1,
-        norm_group=None,
         dbscan=DEMO_DBSCAN,
         optim=OptimConfig(lr=3.5e-4),
     ),

@@ -69,6 +69,8 @@ class RunConfig:
     """identities in a batch, over all workers"""
     num_instances: int = 4
     """images of each identity in a batch"""
+    norm_group: int | None = None
+    """images of a worker that share BatchNorm statistics; None: all of them"""
     optim: OptimConfig = OptimConfig()
     augment: AugmentConfig = AugmentConfig()
     eval_every_rounds: int = 1
@@ -90,6 +92,10 @@ class RunConfig:
             raise ValueError(
                 f"a batch of {self.num_identities} identities x {self.num_instances} images has no "
                 "triplet; give --num-identities and --num-instances of 2 or more"
+            )
+        if self.norm_group is not None and self.norm_group < 2:
+            raise ValueError(
+                f"norm_group is {self.norm_group}; give 2 images or more, or None for all"
             )
 
     @property
@@ -272,6 +278,7 @@ class DemoSettings(TypedDict):
     height: int
     width: int
     num_identities: int
+    norm_group: None
     augment: AugmentConfig
 
 
@@ -284,6 +291,7 @@ DEMO: DemoSettings = {
     "height": 64,
     "width": 32,
     "num_identities": 16,
+    "norm_group": None,
     "augment": AugmentConfig(pad=3),
 }
 

@@ -20,6 +20,7 @@ on the built-in worlds over three seeds (LOG.md), not always what was released:
 - `optim.lr_decay`: "none" (default, released) or "cosine".
 
 NOTE: released code clusters by scikit-learn's MiniBatchKMeans; here k-means runs to its end.
+NOTE: published figures are of the best round on the target's test labels (`selection`).
 NOTE: the published source stage also sees camera-translated images and the source's test split.
 NOTE: VehicleID -> VERI-Wild is published without its number of clusters: there is no such run.
 """
@@ -53,7 +54,7 @@ from reid.recipes.core_parts import (
     view_draws,
 )
 from reid.recipes.mining import MiningConfig
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -67,6 +68,7 @@ class CoreReIDV2Config(MiningConfig):
     """identities assumed in the target data, the same for the three views"""
     fusion: Literal["released", "trained"] = "released"
     batches: Literal["shared", "three"] = "shared"
+    norm_group: int | None = 64  # published: each of 2 GPUs' share of a batch
     optim: OptimConfig = OptimConfig(optimizer_reset=True)
     ema_momentum: float = 0.999
     """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
@@ -105,6 +107,7 @@ class CoreReIDV2:
         self.config, self.sizes = config, sizes
         trunk = first_backbone(config, backbones, "initial")
         net = PartNet(trunk, config.num_clusters, attention=True, seed=config.seed)
+        group_norms_(net, config)
         channels = trunk.num_channels
         with seeded(config.seed):
             fusion = EnsembleFusion(channels, global_attention=SECAB(channels))

@@ -13,9 +13,9 @@ parts as in PPLR (LGMR), and once more weighted by exp(-KL) between what the mea
 mean student say of the image (IGMO); the teachers follow. Retrieval adds the parts' distances.
 
 The paper leaves much open, and no code was released; what it does not say is a field (spec 3.2):
-- `cluster="dbscan"` (default; its sections) or "kmeans" (its counts of 500, 700, 1500 clusters).
-- LGMR has no formula: `onehot_weight`, `aals_from`, `agreement_neighbors` are PPLR's. With
-  `onehot_weight=1` and `aals_from` at `num_rounds`, Eq. 1 and 2 as printed. `part_identity=1`
+- `cluster="dbscan"` (default; its sections) or "kmeans" (its counts), of global features alone.
+- LGMR has no formula: `onehot_weight`, `aals_from`, `agreement_neighbors` are PPLR's. With 1 for
+  the first, `smoothing=0`, `aals_from` at `num_rounds`, Eq. 1 and 2 as printed. `part_identity=1`
   (default) weighs the mean over parts, as PPLR; `num_parts` gives the sum of Eq. 2.
 - `mmt_soft=True` (default): MMT's soft losses beside Eq. 8, which omits them.
 - `credibility="trained"` (default): p(y|x) of Eq. 7 is the classifier's; "external": C_u's.
@@ -79,6 +79,7 @@ class INCLRConfig(MutualConfig):
     """also learn what the other student's teacher says"""
     part_distance: float = 0.2
     """weight kappa of each part's distance in retrieval; 0: the global feature alone"""
+    norm_group: int | None = 32  # published: each of 2 GPUs' share of a batch
     num_rounds: int = 100
 
     def __post_init__(self) -> None:
@@ -133,8 +134,7 @@ class INCLR:
         views = bidirectional_mean(
             lambda x: {view: F.normalize(value) for view, value in net(x).views.items()}, images
         )
-        scale = self.config.part_distance**0.5
-        parts = [scale * views[view] for view in self.views[1:]]
+        parts = [self.config.part_distance**0.5 * views[view] for view in self.views[1:]]
         return F.normalize(torch.cat([views["global"], *parts], dim=1))
 
     def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:

@@ -18,7 +18,8 @@ two are those that measured better in V2 on the built-in worlds (LOG.md), not me
 - `batches="shared"` (default): one batch a step, drawn from the global labels and labelled by all
   three. `batches="three"` (released): a batch from each label set, three passes a step.
 - `gate="released"` (default): sigmoid(MLP(F)) * F of a strip F, pooled to max + mean.
-  `gate="slides"`: sigmoid(MLP(F) * F).
+  `gate="slides"`: sigmoid(MLP(F) * F). `gate="faded"`: F / 2, what should be left of it in released
+  runs: two GPUs' zero gradients and Adam's weight decay drive MLP to nothing (spec 5.1, inferred).
 - `optim.optimizer_reset` (default, released): Adam forgets its moments each round.
 
 Ablations, mAP DukeMTMC-reID -> Market-1501:
@@ -27,6 +28,7 @@ Ablations, mAP DukeMTMC-reID -> Market-1501:
   `mean_teacher`.
 
 NOTE: released code clusters by scikit-learn's MiniBatchKMeans; here k-means runs to its end.
+NOTE: published figures are of the best round on the target's test labels (`selection`).
 """
 
 from collections.abc import Mapping
@@ -60,6 +62,7 @@ from reid.recipes.contract import (
 from reid.recipes.core_parts import (
     VIEWS,
     FusedStudent,
+    Gates,
     follow_,
     fused_features,
     label_views,
@@ -69,7 +72,7 @@ from reid.recipes.core_parts import (
     view_draws,
 )
 from reid.recipes.mining import MiningConfig
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -83,9 +86,9 @@ class LF2Config(MiningConfig):
     """identities assumed in the target data, the same for the three views"""
     fusion: Literal["released", "trained", "none"] = "released"
     batches: Literal["shared", "three"] = "shared"
-    gate: Literal["released", "slides"] = "released"
+    gate: Literal["released", "slides", "faded"] = "released"
     num_identities: int = 16
-    """identities in a batch, over all workers"""
+    norm_group: int | None = 32  # published: each of 2 GPUs' share of a batch
     optim: OptimConfig = OptimConfig(optimizer_reset=True)
     augment: AugmentConfig = UNTINTED
     ema_momentum: float = 0.999
@@ -125,6 +128,16 @@ def slide_gates(net: PartNet, out: NetOutput) -> dict[str, Float[Tensor, "B C 1 
     return gates
 
 
+def faded_gates(net: PartNet, out: NetOutput) -> dict[str, Float[Tensor, "B C 1 1"]]:
+    """Return F / 2 of each strip: the released gates with an MLP of zeros."""
+    average, maximum = part_pool(out.map, len(net.attention))
+    halves = (0.5 * (average + maximum))[..., None, None].unbind(1)
+    return dict(zip(net.attention, halves, strict=True))
+
+
+GATES: Mapping[str, Gates] = {"released": own_gates, "slides": slide_gates, "faded": faded_gates}
+
+
 class LF2:
     """Student, fusion and mean teacher."""
 
@@ -136,10 +149,9 @@ class LF2:
         self.config, self.sizes = config, sizes
         trunk = first_backbone(config, backbones, "initial")
         net = PartNet(trunk, config.num_clusters, seed=config.seed, attention=True, hidden_layers=1)
+        group_norms_(net, config)
         self.student = FusedStudent(
-            net,
-            EnsembleFusion(trunk.num_channels),
-            gates=slide_gates if config.gate == "slides" else own_gates,
+            net, EnsembleFusion(trunk.num_channels), gates=GATES[config.gate]
         )
         self.teacher = ema_copy(net)
         if config.fusion != "trained":

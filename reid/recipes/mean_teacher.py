@@ -1,8 +1,8 @@
 """Plain mean teacher: one global feature, one k-means a round. The floor every method must beat.
 
 Extract the teacher's features, cluster them by greedy k-means++ and Lloyd, train the student on the
-labels (ID loss + softmax triplet), let the teacher follow. It is CORE-ReID without fusion, without
-parts and with one batch a step; LF2's "baseline" row is the same idea.
+labels (ID loss + softmax triplet, both behind the neck), let the teacher follow. It is CORE-ReID V2
+without fusion and parts; LF2's "baseline" row is the same idea.
 
     python -m jobs.train mean_teacher-demo
 """
@@ -37,7 +37,7 @@ from reid.recipes.contract import (
     round_seed,
 )
 from reid.recipes.mining import MiningConfig, mined
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -79,7 +79,10 @@ class MeanTeacher:
     ) -> None:
         self.config, self.sizes = config, sizes
         trunk = first_backbone(config, backbones, "initial")
-        self.student = GlobalNet(trunk, config.num_clusters, seed=config.seed, pooling="gap_gmp")
+        self.student = GlobalNet(
+            trunk, config.num_clusters, seed=config.seed, pooling="gap_gmp", view="after_neck"
+        )
+        group_norms_(self.student, config)
         self.teacher = ema_copy(self.student)
         self.networks = nn.ModuleDict({"student": self.student, "teacher": self.teacher})
         self.draws = (

@@ -16,12 +16,13 @@ Variants where paper and released code disagree, or that the code adds (spec 2.3
   with the mean of their smallest 1.6e-3 in the first round as the eps of all rounds.
 - `steps_per_round`: 400 (default, released scripts) or 800 (paper).
 - `soft_identity` and `soft_triplet`: 0.5 and 0.8 (default, paper); 1.0 is better on some pairs.
-- `inference`: one teacher; released figures are of the better one on the target's test labels.
+- `inference`: which teacher's features are the method's.
 - Dropout, which released code offers and leaves at 0, is not built.
 
 NOTE: features are means over an image and its mirror, as those of all methods here; released code
 takes the image alone. k-means clusters their mean at unit length, as DBSCAN does in released code,
-where k-means is given the mean of two unit vectors as it is.
+where k-means is given the mean of two unit vectors as it is. Its backbone has no ReLU behind the
+first BatchNorm. Published figures are of the best of all rounds' two teachers on the test labels.
 """
 
 from collections.abc import Mapping

@@ -17,7 +17,7 @@ from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
 from reid.dist import unwrap
 from reid.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
-from reid.models import NetOutput, NetPair, convert_ghost_norm_, ema_copy, ema_update
+from reid.models import NetOutput, NetPair, ema_copy, ema_update
 from reid.recipes.contract import (
     Backbones,
     OptimConfig,
@@ -27,7 +27,7 @@ from reid.recipes.contract import (
     target_draw,
 )
 from reid.recipes.mining import MiningConfig, mined
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -46,7 +46,7 @@ class MutualConfig(MiningConfig):
     num_clusters: int = 500
     """identities that k-means assumes in the target data"""
     max_clusters: int = 3000
-    """clusters of DBSCAN that the classifiers have room for"""
+    """clusters of DBSCAN that the classifiers have room for (PPLR's number; MMT's: all images)"""
     ema_momentum: float = 0.999
     """teacher <- m*teacher + (1-m)*student, with m at most 1 - 1/(step+1)"""
     smoothing: float = 0.1
@@ -55,8 +55,7 @@ class MutualConfig(MiningConfig):
     """weight of the cross entropy with the other teacher's classes"""
     soft_triplet: float = 0.8
     """weight of the softmax triplet towards the other teacher's"""
-    norm_group: int | None = 16
-    """images that share BatchNorm statistics (published: each of 4 GPUs' 16); None: all"""
+    norm_group: int | None = 16  # published for MMT: each of 4 GPUs' share of a batch
     inference: Literal["first", "second"] = "first"
     """the teacher that retrieval uses (published: the better one on the target's test labels)"""
     num_identities: int = 16
@@ -106,8 +105,7 @@ def pairs(
             seed=seed,
             dynamic_classes=config.cluster == "dbscan",
         )
-        if config.norm_group is not None:
-            convert_ghost_norm_(net, group=config.norm_group)
+        group_norms_(net, config)
         nets.append(net)
     students = NetPair(*nets)
     return students, ema_copy(students)

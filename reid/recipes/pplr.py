@@ -41,13 +41,12 @@ from reid.models import (
     BranchNet,
     bidirectional_mean,
     branch_views,
-    convert_ghost_norm_,
     reset_from_centers_,
 )
 from reid.recipes.contract import NO_BACKBONES, Backbones, OptimConfig, Sizes, target_draw
 from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.part_refinement import label_parts, proxy_contrast, refined_losses
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -70,8 +69,7 @@ class PPLRConfig(MiningConfig):
     """share of the parts' ID target spread over all clusters before `aals_from`"""
     camera_weight: float = 0.0
     """weight of the contrast between cameras; 0: cameras are not asked for"""
-    norm_group: int | None = 16
-    """images that share BatchNorm statistics (published: each of 4 GPUs' 16); None: all"""
+    norm_group: int | None = 16  # published: each of 4 GPUs' share of a batch
     height: int = 384
     num_rounds: int = 50
     num_identities: int = 16
@@ -108,8 +106,7 @@ class PPLR:
             num_parts=config.num_parts,
             dynamic_classes=True,
         )
-        if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group)
+        group_norms_(self.student, config)
         arrays = {
             "agreement": torch.zeros(sizes.num_images, config.num_parts),
             "aware": torch.tensor(False),

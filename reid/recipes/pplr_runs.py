@@ -24,7 +24,6 @@ _DEMO = replace(
         num_rounds=10,
         steps_per_round=60,
         eval_every_rounds=1,
-        norm_group=None,
         dbscan=DEMO_DBSCAN,
     ),
     last_stride=1,  # a map of 4 rows: there are 3 parts

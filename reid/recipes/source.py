@@ -9,6 +9,8 @@ Market-1501 -> CUHK03-NP 23.9 % mAP, CUHK03-NP -> Market-1501 35.5 %.
 
 The run without a backbone in its name has ResNet-50; those ending in `-lf2` have LF2's settings.
 With `source` and `target` the same data set it is the supervised upper bound.
+
+NOTE: the last epoch is handed on; released code hands on the best on the source's test split.
 """
 
 from collections.abc import Mapping
@@ -26,7 +28,7 @@ from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import GlobalNet, bidirectional_mean
 from reid.recipes.contract import NO_BACKBONES, Backbones, OptimConfig, Sizes
 from reid.recipes.mining import MiningConfig, mined
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
 
@@ -40,6 +42,7 @@ class SourceConfig(MiningConfig):
     """updates in an epoch"""
     optim: OptimConfig = OptimConfig(warmup_rounds=10, milestones=(40, 70))
     augment: AugmentConfig = AugmentConfig(global_grayscale=0.0, erasing=0.0)
+    norm_group: int | None = 64  # published: each of 2 GPUs' share of a batch
     eval_every_rounds: int = 3
     initial: str | None = None
     """source run, or checkpoint file, whose backbone this one begins with; None: `weights`"""
@@ -68,6 +71,7 @@ class Source:
         start = None if config.initial is None else "initial"
         trunk = first_backbone(config, backbones, start)
         self.student = GlobalNet(trunk, sizes.num_identities, seed=config.seed)
+        group_norms_(self.student, config)
         self.networks = nn.ModuleDict({"student": self.student})
         size = {"num_identities": config.num_identities, "num_instances": config.num_instances}
         self.draws: tuple[Draw, ...] = (

@@ -40,6 +40,7 @@ def _lf2(source: str, target: str) -> SourceConfig:
         target=target,
         num_rounds=80,
         num_identities=16,
+        norm_group=32,
         augment=replace(UNTINTED, erasing=0.0),
         eval_every_rounds=5,
     )
@@ -52,8 +53,9 @@ def mmt_name(source: str, target: str, *, seed: int, backbone: BackboneName = "r
 
 
 def _mmt(source: str, target: str, *, seed: int, backbone: BackboneName) -> SourceConfig:
-    """Return MMT's source stage: LF2's with half the updates; vehicles' images are square."""
-    config = replace(_lf2(source, target), steps_per_round=100, seed=seed, backbone=backbone)
+    """Return MMT's source stage: LF2's, half the updates, 4 GPUs; vehicles' images are square."""
+    config = replace(_lf2(source, target), steps_per_round=100, norm_group=16)
+    config = replace(config, seed=seed, backbone=backbone)
     if backbone == "resnet50_ibn":
         config = replace(config, weights="resnet50_ibn_a.pth")  # a file: torchvision has none
     return replace(config, height=224, width=224) if target == "veri776" else config

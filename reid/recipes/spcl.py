@@ -15,11 +15,11 @@ prototypes of all classes, clusters and single images; its row then follows it.
 Variants where paper and released code disagree:
 - `centroids="each"` (default, released): a source class's row follows each image of a batch in
   turn; `"mean"` (paper): it follows their mean once.
-- `pooling="gem"` is OpenUnReID's SpCL+, whose only difference it is.
+- `pooling="gem"` is OpenUnReID's SpCL+, whose only difference it is: runs that end in `-gem`.
 - `memory="extracted"` is ours: rows are extracted anew at the start of each round. Kept rows mix
   features of networks up to a round apart, which short rounds and weights far from good ones do
   not bear (LOG.md has what it buys). `initial` is ours too, where there are no ImageNet weights.
-NOTE: features are means over an image and its mirror, as those of all methods here.
+NOTE: features are means over an image and its mirror. Figures are of the best round (`selection`).
 """
 
 from collections.abc import Mapping
@@ -41,11 +41,11 @@ from reid.models import (
     GlobalNet,
     bidirectional_mean,
     convert_domain_norm_,
-    convert_ghost_norm_,
     domains,
+    one_domain,
 )
 from reid.recipes.contract import NO_BACKBONES, Backbones, Extract, OptimConfig, RunConfig, Sizes
-from reid.recipes.start import first_backbone
+from reid.recipes.start import first_backbone, group_norms_
 from reid.types import OUTLIER, Batch, PseudoLabels
 
 
@@ -75,8 +75,7 @@ class SpCLConfig(RunConfig):
     """how much tighter and looser than eps the two confirming criteria are"""
     self_paced: bool = True
     """whether unconfirmed clusters fall apart (the reliability criterion)"""
-    norm_group: int | None = 16
-    """images of a domain that share BatchNorm statistics (published: 16 a GPU); None: all"""
+    norm_group: int | None = 16  # published: each of 4 GPUs' images of a domain
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
@@ -111,8 +110,7 @@ class SpCL:
         start = None if config.initial is None else "initial"
         trunk = first_backbone(config, backbones, start)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
-        if config.norm_group is not None:
-            convert_ghost_norm_(self.student, group=config.norm_group)
+        group_norms_(self.student, config)
         if config.with_source:
             convert_domain_norm_(self.student)
         self.num_classes = sizes.num_identities if config.with_source else 0
@@ -138,8 +136,10 @@ class SpCL:
         rows = extract("target", self.embed)
         if self.config.with_source:
             labels = torch.from_numpy(tables["source"].labels["identity"]).to(rows.device)
+            with one_domain(self.student, 0):  # what the source's features are trained with
+                images = extract("source", self.embed)
             sums = rows.new_zeros(self.num_classes, rows.shape[1])
-            rows = torch.cat([sums.index_add_(0, labels, extract("source", self.embed)), rows])
+            rows = torch.cat([sums.index_add_(0, labels, images), rows])
         self.memory.reset(rows, torch.arange(len(rows)))
 
     def remembered(self) -> dict[str, Float[Tensor, "N D"]]:

@@ -10,7 +10,7 @@ from reid.recipes.spcl import SpCL, SpCLConfig
 
 FIGURE, BOARD, CODE = "figure of results", "OpenUnReID's board", "Cluster-Contrast's figure"
 
-_UDA: tuple[tuple[str, str, BackboneName, float, float, str], ...] = (
+_ROWS: tuple[tuple[str, str, BackboneName, float, float, str], ...] = (
     ("dukemtmc", "market1501", "resnet50", 76.7, 90.3, BOARD),
     ("market1501", "dukemtmc", "resnet50", 68.8, 82.9, BOARD),
     ("market1501", "msmt17", "resnet50", 26.8, 53.7, FIGURE),
@@ -27,20 +27,27 @@ _UDA: tuple[tuple[str, str, BackboneName, float, float, str], ...] = (
     ("vehicleid_800", "veri776", "resnet50_ibn", 38.0, 79.7, FIGURE),
     ("vehiclex", "veri776", "resnet50", 38.9, 81.3, FIGURE),
     ("vehiclex", "veri776", "resnet50_ibn", 37.8, 80.7, FIGURE),
+    ("market1501", "market1501", "resnet50", 73.1, 88.1, FIGURE),
+    ("market1501", "market1501", "resnet50_ibn", 73.8, 88.4, FIGURE),
+    ("dukemtmc", "dukemtmc", "resnet50", 65.3, 81.2, BOARD),
+    ("msmt17", "msmt17", "resnet50", 19.1, 42.3, FIGURE),
+    ("msmt17", "msmt17", "resnet50_ibn", 24.0, 48.9, FIGURE),
+    ("veri776", "veri776", "resnet50", 36.9, 79.9, FIGURE),
+    ("veri776", "veri776", "resnet50_ibn", 36.6, 79.1, FIGURE),
+    ("personx", "personx", "resnet50", 72.3, 88.1, CODE),
 )
-_USL: tuple[tuple[str, BackboneName, float, float, str], ...] = (
-    ("market1501", "resnet50", 73.1, 88.1, FIGURE),
-    ("market1501", "resnet50_ibn", 73.8, 88.4, FIGURE),
-    ("dukemtmc", "resnet50", 65.3, 81.2, BOARD),
-    ("msmt17", "resnet50", 19.1, 42.3, FIGURE),
-    ("msmt17", "resnet50_ibn", 24.0, 48.9, FIGURE),
-    ("veri776", "resnet50", 36.9, 79.9, FIGURE),
-    ("veri776", "resnet50_ibn", 36.6, 79.1, FIGURE),
-    ("personx", "resnet50", 72.3, 88.1, CODE),
+"""One name twice: without a source."""
+
+_PLUS: tuple[tuple[str, str, float, float], ...] = (
+    ("dukemtmc", "market1501", 78.2, 90.5),
+    ("market1501", "dukemtmc", 70.4, 83.8),
+    ("market1501", "market1501", 76.0, 89.5),
+    ("dukemtmc", "dukemtmc", 67.1, 82.4),
 )
+"""SpCL+: ResNet-50 with GeM, from OpenUnReID's board."""
 
 
-def _config(source: str, target: str, backbone: BackboneName) -> SpCLConfig:
+def _config(source: str, target: str, backbone: BackboneName = "resnet50") -> SpCLConfig:
     """Return a pair's settings: large targets have twice the steps, vehicles are square."""
     settings: dict[str, Any] = {"source": source, "target": target, "backbone": backbone}
     if backbone == "resnet50_ibn":
@@ -52,20 +59,20 @@ def _config(source: str, target: str, backbone: BackboneName) -> SpCLConfig:
     return SpCLConfig(with_source=source != target, **settings)
 
 
-def _usl_name(name: str, backbone: BackboneName) -> str:
-    return f"spcl_usl-{name}" + ("" if backbone == "resnet50" else f"-{backbone}")
+def _name(source: str, target: str, backbone: BackboneName = "resnet50") -> str:
+    if source == target:
+        return f"spcl_usl-{target}" + ("" if backbone == "resnet50" else f"-{backbone}")
+    return pair_name("spcl", source, target, backbone=backbone, usual="resnet50")
 
 
 PUBLISHED = {
     **{
-        pair_name("spcl", source, target, backbone=backbone, usual="resnet50"): Published(
-            mAP=score, rank1=rank1, where=where
-        )
-        for source, target, backbone, score, rank1, where in _UDA
+        _name(source, target, backbone): Published(mAP=score, rank1=rank1, where=where)
+        for source, target, backbone, score, rank1, where in _ROWS
     },
     **{
-        _usl_name(name, backbone): Published(mAP=score, rank1=rank1, where=where)
-        for name, backbone, score, rank1, where in _USL
+        f"{_name(source, target)}-gem": Published(mAP=score, rank1=rank1, where=BOARD)
+        for source, target, score, rank1 in _PLUS
     },
 }
 
@@ -77,15 +84,13 @@ _DEMO = SpCLConfig(
     steps_per_round=60,
     eval_every_rounds=2,
     dbscan=DEMO_DBSCAN,
-    norm_group=None,
 )
 
 RUNS: dict[str, SpCLConfig] = {
+    **{_name(*row[:3]): _config(*row[:3]) for row in _ROWS},
     **{
-        name: _config(*pair)
-        for name, pair in zip(
-            PUBLISHED, [row[:3] for row in _UDA] + [(n, n, b) for n, b, *_ in _USL], strict=True
-        )
+        f"{_name(source, target)}-gem": replace(_config(source, target), pooling="gem")
+        for source, target, *_ in _PLUS
     },
     "spcl-demo": _DEMO,
     "spcl_usl-demo": replace(

@@ -1,6 +1,8 @@
-"""Where a method's backbones come from."""
+"""How a method's networks begin: their backbones, and what their BatchNorms share."""
 
-from reid.models import Backbone, load_weights, resnet
+from torch import nn
+
+from reid.models import Backbone, convert_ghost_norm_, load_weights, resnet
 from reid.recipes.contract import Backbones, RunConfig
 
 
@@ -22,3 +24,13 @@ def first_backbone(
     if start is not None and start in backbones:
         load_weights(backbone, backbones[start])
     return backbone
+
+
+def group_norms_(net: nn.Module, config: RunConfig) -> None:
+    """Let a network's BatchNorms share statistics within the config's groups of images.
+
+    Published figures were made by several GPUs of one process, each with statistics of its own:
+    groups of 16 to 64 images (spcl_inclr spec, section 0; core_reid spec, section 1c).
+    """
+    if config.norm_group is not None:
+        convert_ghost_norm_(net, group=config.norm_group)

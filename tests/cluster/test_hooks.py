@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cluster.storage import Folder
 from reid.clustering import ShardPool, kmeans, split
 from reid.clustering.guards import check_features
 from reid.clustering.health import FIGURES, health
-from reid.data.steps import Draw
+from reid.data.steps import Draw, ListDraw
 from reid.recipes import RUNS
 from reid.recipes.contract import RunConfig, Sizes
 from reid.types import OUTLIER, PseudoLabels
@@ -138,6 +138,26 @@ def test_labels_that_cannot_train_are_not_committed(label: Callable[..., Any]) -
     with pytest.raises(ValueError, match="round 0, view global: all 48 images are outliers"):
         label(nothing, 0)
     assert label(Method(TRUTH), 0).health["global"]["num_clusters"] == 8
+
+
+def test_images_alone_can_train_where_lists_draw_them(
+    label: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = ListDraw(
+        name="x", table="target", labels="global/images", num_identities=8, num_instances=2
+    )
+
+    class Listed(Method):
+        def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
+            alone = super().label(pools, round=round)["global"]
+            extras = {"images": np.arange(NUM_IMAGES)}
+            return {"global": replace(alone, extras=extras)}
+
+    nothing = np.full(NUM_IMAGES, OUTLIER)
+    with caplog.at_level(logging.WARNING):
+        found = label(Listed(nothing, draws=(draw,)), 0)
+    assert found.health["global"]["num_clusters"] == 0
+    assert not caplog.text
 
 
 def test_a_batch_with_more_identities_than_clusters_is_told(

@@ -63,6 +63,7 @@ def test_unknown_value(refused: Refused, option: str, value: str) -> None:
     ("option", "words"),
     [
         ("--num-rounds", "num_rounds is 0; it must be at least 1"),
+        ("--norm-group", "norm_group is 0; give 2 images or more, or None for all"),
         ("--optim.lr", "optim.lr is 0.0; it must be above 0"),
         ("--cluster.num-shards", "num_shards is 0; it must be at least 1"),
     ],
@@ -78,6 +79,12 @@ def test_missing_data_folder(refused: Refused, tmp_path: Path) -> None:
     ]
     line = one_line(refused("core_reid_v2-demo", *place))
     assert f"{tmp_path}/nowhere/synthetic_b is no Market-1501: expected bounding_box_train" in line
+
+
+def test_norm_groups_that_workers_cannot_make(refused: Refused, small_options: Options) -> None:
+    options = ("--cluster.num-workers", "2", "--norm-group", "16")
+    line = one_line(refused("core_reid_v2-demo", *small_options, *options))
+    assert "groups of 16 images, and each of 2 workers has 8: give a divisor of 8" in line
 
 
 def test_too_many_clusters(refused: Refused, place: ClusterConfig, small_options: Options) -> None:

@@ -19,7 +19,7 @@ from reid.extract import extract
 from reid.fit import fit
 from reid.losses import batch_hard_triplet, soft_softmax_triplet, softmax_triplet
 from reid.memory import ClusterMemory, HybridMemory
-from reid.models import convert_ghost_norm_
+from reid.models import EnsembleFusion, convert_ghost_norm_
 from reid.recipes import METHODS, build
 from reid.recipes.contract import OptimConfig
 from reid.recipes.mining import MiningConfig
@@ -33,7 +33,7 @@ STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
 GROUP = 4  # rows that share BatchNorm statistics, of one rank
 MINING = [name for name, method in METHODS.items() if issubclass(method.config, MiningConfig)]
-MEMORIES = ("hybrid", "cluster", "hardest_cluster")
+MEMORIES = ("hybrid", "hybrid_once", "cluster", "hardest_cluster")
 
 
 def numbers(rank: int, count: int) -> torch.Tensor:
@@ -99,7 +99,7 @@ def drawn(*shape, seed):
 
 
 def make_memory(job):
-    if job == "hybrid":
+    if job.startswith("hybrid"):
         return HybridMemory(drawn(9, D, seed=1), torch.tensor([0, 0, 1, 2, 1, 0, 3, 4, 4]))
     return ClusterMemory(drawn(9, D, seed=1), hard=job == "hardest_cluster")
 
@@ -139,9 +139,10 @@ def train_steps(job, rank, world):
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.sub_(0.1 * parameter.grad)
-        memory.update(features, index[part])
+        update = memory.update_once if job == "hybrid_once" else memory.update
+        update(features.detach(), index[part])
         losses.append(float(dist.average(loss.detach())))
-    rows = memory.bank if job == "hybrid" else memory.centers
+    rows = memory.bank if job.startswith("hybrid") else memory.centers
     return {"weights": layer.weight.detach(), "rows": rows, "losses": losses}
 
 
@@ -199,8 +200,9 @@ def mining_step(config, sizes, rank, world):
     """
     with thin_networks():
         recipe = build(config, sizes=sizes)
-    if not hasattr(config, "norm_group"):
-        convert_ghost_norm_(recipe.networks, group=GROUP)
+    for module in list(recipe.networks.modules()):
+        if isinstance(module, EnsembleFusion):  # published: behind what the GPUs shared
+            convert_ghost_norm_(module, group=GROUP)
     recipe.networks.double().train()
     agreement = drawn(sizes.num_images, 2, seed=6).double().sigmoid().numpy()
     found = PseudoLabels(

@@ -38,9 +38,11 @@ def test_core_reid_v2(fusion, batches, tiny_configs, check_recipe):
         ("mmt", {"norm_group": 4, "mining": "local", "inference": "second"}),
         ("inclr", {"cluster": "kmeans", "credibility": "external", "aals_from": 0}),
         ("spcl", {"centroids": "mean", "norm_group": 4, "self_paced": False}),
-        ("core_reid_v1", {"fusion": "trained", "batches": "three"}),
+        ("core_reid_v1", {"fusion": "trained", "batches": "three", "norm_group": 4}),
         ("core_reid_v1", {"ecab": False, "fusion": "trained"}),
-        ("lf2", {"fusion": "none"}),
+        ("lf2", {"fusion": "none", "gate": "faded"}),
+        ("mean_teacher", {"norm_group": 4}),
+        ("source", {"norm_group": 4}),
         ("lf2", {"gate": "slides", "fusion": "trained", "batches": "three"}),
     ],
 )

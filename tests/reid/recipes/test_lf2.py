@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from reid.recipes import RUNS
-from reid.recipes.lf2 import slide_gates
+from reid.recipes.lf2 import GATES
 
 IMAGES = torch.randn((6, 3, 32, 16), generator=torch.Generator().manual_seed(0))
 
@@ -25,13 +25,13 @@ def test_the_gates_network_has_one_hidden_layer(make):
     assert recipe.student.fusion.global_attention is None
 
 
-@pytest.mark.parametrize("gate", ["released", "slides"])
+@pytest.mark.parametrize("gate", ["released", "slides", "faded"])
 def test_both_gates_are_their_formulas(gate, make):
     recipe = make(gate=gate)
     recipe.networks.eval()
     with torch.no_grad():
         out = recipe.student.net(IMAGES)
-        gates = slide_gates(recipe.student.net, out) if gate == "slides" else out.gates
+        gates = GATES[gate](recipe.student.net, out)
         teacher_map = recipe.teacher(IMAGES).map
         fused = recipe.student(IMAGES, teacher_map)[1]
         for part, strip in zip(("top", "bottom"), out.map.chunk(2, dim=2), strict=True):
@@ -39,8 +39,11 @@ def test_both_gates_are_their_formulas(gate, make):
             mean, maximum = strip.mean((2, 3)), strip.amax((2, 3))
             score = sum((value @ shrink.T).relu() @ expand.T for value in (mean, maximum))
             pooled = mean + maximum
-            released = torch.sigmoid(score) * pooled
-            expected = torch.sigmoid(score * pooled) if gate == "slides" else released
+            expected = {
+                "released": torch.sigmoid(score) * pooled,
+                "slides": torch.sigmoid(score * pooled),
+                "faded": pooled / 2,
+            }[gate]
             torch.testing.assert_close(gates[part].flatten(1), expected, rtol=1e-4, atol=1e-6)
             weighted = (teacher_map * expected[:, :, None, None]).flatten(2)
             theta = (weighted.mean(2) + weighted.amax(2)) / (1 + 1e-5) ** 0.5  # a fresh BatchNorm
@@ -70,6 +73,7 @@ def test_published_settings():
         start = RUNS[run.initial]
         assert (run.num_rounds, run.steps_per_round, start.num_rounds) == (80, 400, 80)
         for one in (run, start):
+            assert one.norm_group == 32  # a GPU's half of a batch
             assert (one.backbone, one.num_identities * one.num_instances) == ("resnet50", 64)
             assert (one.augment.pad, one.augment.pad_mode) == (10, "zero")
             assert (one.augment.local_grayscale, one.augment.global_grayscale) == (0.0, 0.0)

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, jaccard_distance, self_paced_labels, split
-from reid.models import resnet
+from reid.models import one_domain, resnet
+from reid.models.domain_norm import DomainNorm
 from reid.recipes.contract import Sizes
 from reid.recipes.spcl import SpCL, SpCLConfig
 from reid.types import OUTLIER, Batch
@@ -74,6 +75,28 @@ def test_the_memory_starts_from_class_means_and_image_features(config, tiny_worl
         np.testing.assert_allclose(made.memory.bank[label], expected, atol=1e-6)
     torch.testing.assert_close(made.remembered()["global"], values["target"])
     assert all(function == made.embed for _, function in asked)
+
+
+def test_rows_of_the_source_are_extracted_by_the_norms_it_trains(config, tiny_world):
+    made = SpCL(config, sizes=tiny_world.sizes)
+    made.networks.eval()
+    with torch.no_grad():
+        for layer in made.student.modules():
+            if isinstance(layer, DomainNorm):
+                layer.norms[0].running_mean += 0.3
+    pictures = images(3, 64)
+    made.remember(
+        lambda _, function: torch.no_grad()(function)(pictures), tiny_world.tables, round=1
+    )
+    with torch.no_grad():
+        target = made.embed(pictures)
+        with one_domain(made.student, 0):
+            source = made.embed(pictures)
+    assert (source - target).abs().max() > 1e-3
+    labels = torch.from_numpy(tiny_world.tables["source"].labels["identity"])
+    means = torch.stack([source[labels == label].mean(0) for label in range(8)])
+    torch.testing.assert_close(made.memory.bank[:8], F.normalize(means))
+    torch.testing.assert_close(made.remembered()["global"], target)
 
 
 @pytest.mark.parametrize("memory", ["kept", "extracted"])
