@@ -114,6 +114,7 @@ def summaries_of(options: Options, runs: Sequence[Run], *, show: Show) -> dict[R
     found: dict[Run, dict[str, Any]] = {}
     with ThreadPoolExecutor(options.at_once) as threads:
         for stage in stages:
+            show("methods", len(found), total, f"{len(stage)} to come, {options.at_once} at a time")
             coming = {threads.submit(trained, options, run): run for run in stage}
             try:
                 for future in as_completed(coming):
