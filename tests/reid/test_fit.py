@@ -97,7 +97,9 @@ def test_either_loader_trains_and_is_kept_in_the_state(tiny_configs, run):
     _, hooks = run(config, loader="dali")
     assert (expected.last_state.loader, hooks.last_state.loader) == ("torch", "dali")
     found, wanted = series(hooks.reports)["id"], series(expected.reports)["id"]
-    assert found == pytest.approx(wanted, abs=1e-3)
+    # Same weights, images a rounding apart; each update then widens the difference.
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    assert found == pytest.approx(wanted, rel=1e-2)
 
 
 @pytest.mark.parametrize("method", ["source", "core_reid_v2"])
