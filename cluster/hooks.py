@@ -169,14 +169,13 @@ def _clustered(
     for view, pool in pools.items():
         check_features(pool, name=names[view])
     found = recipe.label(pools, round=round)
-    drawn = {draw.labels: draw for draw in recipe.draws}
+    # A list draws single images too, as classes of their own: no batch wants for any.
+    drawn = {d.labels: 0 if isinstance(d, ListDraw) else d.num_identities for d in recipe.draws}
     for view, value in found.items():
-        known = {name: of for name, of in value.named(view).items() if name in drawn}
-        for name, of in (known or {view: value.labels}).items():
-            draw = drawn.get(name)
-            # A list draws single images too, as classes of their own: no batch wants for any.
-            wanted = 0 if isinstance(draw, ListDraw) else draw.num_identities if draw else 2
-            check_labels(of, name=names[view], num_identities=wanted)
+        labels_of = value.named(view)
+        for name in [name for name in labels_of if name in drawn] or [view]:
+            wanted = drawn.get(name, 2)
+            check_labels(labels_of[name], name=names[view], num_identities=wanted)
     return found
 
 

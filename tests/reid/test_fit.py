@@ -92,14 +92,13 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
 
 
 def test_either_loader_trains_and_is_kept_in_the_state(tiny_configs, run):
-    config = replace(tiny_configs["mean_teacher"], num_rounds=1)
+    config = replace(tiny_configs["source"], num_rounds=1)
     _, expected = run(config)
     _, hooks = run(config, loader="dali")
     assert (expected.last_state.loader, hooks.last_state.loader) == ("torch", "dali")
     found, wanted = series(hooks.reports)["id"], series(expected.reports)["id"]
-    # Same weights, images a rounding apart; each update then widens the difference.
-    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
-    assert found == pytest.approx(wanted, rel=1e-2)
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)  # before updates widen roundings
+    assert found == pytest.approx(wanted, abs=1e-3)
 
 
 @pytest.mark.parametrize("method", ["source", "core_reid_v2"])
