@@ -149,9 +149,8 @@ def arguments_of(options: Options, run: Run) -> list[str]:
     }
     for field, start in run.starts:
         given[field.replace("_", "-")] = os.path.join(options.storage, start.name)
-    own = [(f"--{key}", value) for key, value in given.items()]
-    words = [word for pair in own if pair[0] not in run.case.changes for word in pair]
-    return [named, *words, *run.case.changes]
+    words = [word for key, value in given.items() for word in (f"--{key}", value)]
+    return [named, *words, *run.case.changes]  # of an option given twice the last one counts
 
 
 def trained(options: Options, run: Run) -> dict[str, Any]:
