@@ -22,7 +22,7 @@ on the built-in worlds over three seeds (LOG.md), not always what was released:
 NOTE: released code clusters by scikit-learn's MiniBatchKMeans; here k-means runs to its end.
 NOTE: published figures are of the best round on the target's test labels (`selection`).
 NOTE: the published source stage also sees camera-translated images and the source's test split.
-NOTE: VehicleID -> VERI-Wild is published without its number of clusters: there is no such run.
+NOTE: VehicleID -> VERI-Wild is published without its number of clusters: its runs have one of ours.
 """
 
 from collections.abc import Mapping

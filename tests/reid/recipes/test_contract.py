@@ -162,8 +162,9 @@ def test_two_students_start_from_runs_of_two_seeds_that_share_a_space(name):
 
 
 def training_images(dataset: str) -> str:
-    """Return a name for what the set trains on: VehicleID's test sizes share it."""
-    return "vehicleid" if dataset.startswith("vehicleid_") else dataset
+    """Return a name for what the set trains on: test sets of several sizes share it."""
+    several = dataset.startswith(("vehicleid_", "veriwild_"))
+    return dataset.partition("_")[0] if several else dataset
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if not name.endswith("-demo")])

@@ -84,4 +84,10 @@ def test_published_settings():
         "market1501-dukemtmc": 900,
         "dukemtmc-market1501": 700,
         "dukemtmc-msmt17": 2500,
+        "vehicleid_800-veri776": 500,
+        **{f"vehicleid_800-veriwild_{size}": 30_000 for size in (3000, 5000, 10_000)},  # ours
+        **{f"veri776-vehicleid_{size}": 700 for size in (800, 1600, 2400)},
     }
+    vehicle = RUNS["core_reid_v1-vehicleid_800-veri776"]
+    assert (vehicle.height, vehicle.width, vehicle.num_rounds) == (256, 256, 15)
+    assert vehicle.optim.lr == 7e-5

@@ -41,6 +41,7 @@ def test_published_settings():
         "market1501-msmt17": 2000,
         "cuhk03_np-msmt17": 2000,
         "vehicleid_800-veri776": 500,
+        **{f"vehicleid_800-veriwild_{size}": 30_000 for size in (3000, 5000, 10_000)},  # ours
         "veri776-vehicleid_800": 700,
         "veri776-vehicleid_1600": 700,
         "veri776-vehicleid_2400": 700,
