@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster import local_store
 from cluster.redaction import redacted
 from reid.types import Report
 
@@ -31,8 +32,6 @@ BATCH_METRICS, BATCH_PARAMS = 1000, 100
 PARAM_CHARS = 500
 NEWEST, CHAMPION = "newest", "champion"
 """aliases of a registered model's versions; MLflow keeps `latest` for itself"""
-LOCAL_ARTIFACTS = "mlartifacts"
-"""folder of files beside a sqlite store"""
 
 Sample = tuple[str, float, int, int]
 """A value of a run: (key, value, time in ms, step)."""
@@ -173,7 +172,8 @@ def start(
     # its migrations of a new file, line by line
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
-        run_id = _open(uri, experiment, run_key=run_key, name=name, tags=tags, parent=parent)
+        with local_store.opened_alone(uri):
+            run_id = _open(uri, experiment, run_key=run_key, name=name, tags=tags, parent=parent)
         tracker = Tracker(uri=uri, run_id=run_id)
         _describe(tracker, params, data)
     except Exception as error:  # the store's errors are of many libraries
@@ -199,12 +199,7 @@ def _open(
     from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
     client = MlflowClient(tracking_uri=uri)
-    found = client.get_experiment_by_name(experiment)
-    experiment_id = (
-        found.experiment_id
-        if found
-        else client.create_experiment(experiment, artifact_location=_beside(uri))
-    )
+    experiment_id = _experiment(client, experiment, artifacts=local_store.artifacts_of(uri))
     key = redacted(run_key).replace("'", "%27")  # MLflow's filters know no escape
     runs = client.search_runs(
         [experiment_id], filter_string=f"tags.`{RUN_KEY}` = '{key}'", max_results=1
@@ -219,6 +214,21 @@ def _open(
         tags[MLFLOW_PARENT_RUN_ID] = parent
     made: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     return made
+
+
+def _experiment(client: "MlflowClient", name: str, *, artifacts: str | None) -> str:
+    """Return the id of an experiment, made where there is none of the name."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=artifacts))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run has just made it
+                raise
+        found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)
 
 
 def _describe(tracker: Tracker, params: Mapping[str, Any], data: "Sequence[DataPart]") -> None:
@@ -296,14 +306,6 @@ def _save(
             pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}", "numpy", "mlflow"],
             serialization_format="pt2",
         )
-
-
-def _beside(uri: str) -> str | None:
-    """Return where a sqlite store's files go; a server knows that for itself."""
-    scheme = "sqlite:///"
-    if not uri.startswith(scheme):
-        return None
-    return str(Path(uri.removeprefix(scheme)).absolute().parent / LOCAL_ARTIFACTS)
 
 
 def reason(error: BaseException) -> str:

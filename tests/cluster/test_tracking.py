@@ -1,5 +1,6 @@
 """One MLflow run a training, written once."""
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,48 @@ def test_start_goes_on_in_the_run_with_the_key(uri: str) -> None:
     assert client.get_run(first.run_id).info.status == "KILLED"
     assert start(uri) == first
     assert client.get_run(first.run_id).info.status == "RUNNING"
+
+
+def test_runs_that_begin_together_in_a_new_store_are_all_taken(tmp_path: Path) -> None:
+    uri, num_runs = f"sqlite:///{tmp_path}/runs/mlflow.db", 3
+    processes = multiprocessing.get_context("fork")  # MLflow is imported already
+    together, found = processes.Barrier(num_runs), processes.Queue()
+
+    def begin(number: int) -> None:
+        together.wait()
+        try:
+            found.put(start(uri, run_key=f"/runs/{number}").run_id)
+        except ValueError as error:
+            found.put(str(error))
+
+    begun = [processes.Process(target=begin, args=(number,)) for number in range(num_runs)]
+    for process in begun:
+        process.start()
+    ids = {found.get(timeout=120) for _ in begun}
+    for process in begun:
+        process.join()
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = client.search_experiments(filter_string="name = 'reid'")
+    assert ids == {run.info.run_id for run in client.search_runs([experiment.experiment_id])}
+    assert len(ids) == num_runs
+
+
+def test_an_experiment_that_another_run_has_just_made_is_used(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = start(uri)
+    by_name, asked = MlflowClient.get_experiment_by_name, []
+
+    def late(client: MlflowClient, name: str) -> Any:
+        asked.append(name)
+        return by_name(client, name) if len(asked) > 1 else None
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    second = start(uri, run_key="/runs/other")
+    client = MlflowClient(tracking_uri=uri)
+    one, other = (client.get_run(tracker.run_id).info for tracker in (first, second))
+    assert one.run_id != other.run_id
+    assert one.experiment_id == other.experiment_id
 
 
 def test_start_completes_a_run_that_was_killed_at_its_start(
