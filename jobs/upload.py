@@ -52,9 +52,9 @@ def main(options: Options) -> None:
             tracker.finish("KILLED")
         else:
             uploads.conclude(tracker, run, summary, note=card.with_scores(written.note, summary))
-        if options.register is not None:
-            version = uploads.register(tracker, run, summary, name=options.register)
-            console.print(f"version {version} of {options.register}", markup=False)
+            if options.register is not None:
+                version = uploads.register(tracker, run, summary, name=options.register)
+                console.print(f"version {version} of {options.register}", markup=False)
     print(tracker.run_id)
 
 

@@ -112,7 +112,7 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
         ]
     show("loaders", len(KINDS), len(KINDS) + 1, "sampler")
     index, camid, cases = sampler_cases()
-    parity = sampler_parity(index, camid)
+    same_rows = sampler_parity(index, camid)
     seconds = interleaved(cases, repeats=options.repeats)
     mine = [total / PASSES for total in seconds["pk_rows"]]
     per = NUM_IDENTITIES_OF_ALL // P * P
@@ -122,7 +122,7 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
             mine,
             peer="loop over identities",
             theirs=seconds["loop"],
-            parity=parity,
+            parity=same_rows,
             per=per,
         )
     )
@@ -177,7 +177,7 @@ def write_images(
 
 def loader_cases(paths: NDArray[np.str_], folder: Path) -> dict[str, Callable[[], None]]:
     """Return every way from files to a pass of augmented batches."""
-    size = {"height": HEIGHT, "width": WIDTH}
+    size: Any = {"height": HEIGHT, "width": WIDTH}
     encoded = EncodedStore(paths, **size)
     decoded = open_pixels(paths, **size, cache_dir=folder / "warm")
     draw = Draw(name="all", table="t", labels=None, num_identities=BATCH, num_instances=1)

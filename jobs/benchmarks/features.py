@@ -37,7 +37,8 @@ def write_features(
     table = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
     _fill(table, seed=seed, rank=128)
     table.flush()
-    return np.load(path, mmap_mode="r")
+    kept: np.ndarray = np.load(path, mmap_mode="r")
+    return kept
 
 
 def _fill(table: Float32[np.ndarray, "N D"], *, seed: int, rank: int) -> None:

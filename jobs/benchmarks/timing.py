@@ -86,7 +86,7 @@ def interleaved(
     return seconds
 
 
-def median_ratio(peer: list[float], ours: list[float]) -> float:
+def median_ratio(peer: Sequence[float], ours: Sequence[float]) -> float:
     """Return the median over turns of peer / ours."""
     return statistics.median(a / b for a, b in zip(peer, ours, strict=True))
 

@@ -180,8 +180,10 @@ def _clustering(cost: Cost, load: Workload, fleet: Fleet, place: Place) -> Step:
     if law is None:  # built for processor cores only
         law, workers = rates.NEIGHBORS_CORE, fleet.num_cores
     size = (load.num_images, load.num_features, load.num_clusters)
-    fitted = isinstance(law, PowerLaw)
-    arithmetic = cost.times * law(*size) / workers if fitted else law(cost.operations / workers)
+    if isinstance(law, PowerLaw):
+        arithmetic = cost.times * law(*size) / workers
+    else:
+        arithmetic = law(cost.operations / workers)
     return _step(
         cost.name,
         cost.operations,
