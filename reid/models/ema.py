@@ -48,6 +48,14 @@ def ema_update(
         torch._foreach_copy_(old, new)
 
 
+def ema_follow(teacher: nn.Module, student: nn.Module, *, step: int, ema_momentum: float) -> None:
+    """Move the teacher by min(1 - 1/(step+1), momentum): parameters only, no BatchNorm buffers.
+
+    At step 0 it becomes the student. MMT, LF2 and CORE-ReID do so; `step` counts over all rounds.
+    """
+    ema_update(teacher, student, min(1 - 1 / (step + 1), ema_momentum), buffers="skip")
+
+
 def _pairs(teacher: dict[str, Tensor], student: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Return the tensors of both networks side by side."""
     if teacher.keys() != student.keys():

@@ -167,14 +167,6 @@ class PartNet(nn.Module):
             gates=self._gates(pooled) if self.outputs_gates else {},
         )
 
-    def gates(self, feature_map: Float[Tensor, "B C h w"]) -> dict[str, Float[Tensor, "B C 1 1"]]:
-        """Return the attention gate of each strip of a map.
-
-        Raises:
-            ValueError: the map has one row only.
-        """
-        return self._gates(_pool_parts(feature_map))
-
     def _gates(self, pooled: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         gates = {}
         for part, block in self.attention.items():

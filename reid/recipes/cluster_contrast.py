@@ -46,7 +46,7 @@ from reid.recipes.contract import (
     Sizes,
     target_draw,
 )
-from reid.recipes.published import Published
+from reid.recipes.published import IBN_WEIGHTS, Published
 from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
@@ -162,7 +162,7 @@ RUNS: dict[str, ClusterContrastConfig] = {
     _IBN: replace(
         _run("market1501"),
         backbone="resnet50_ibn",
-        weights="resnet50_ibn_a.pth",  # a file: torchvision has none
+        weights=IBN_WEIGHTS,
         memory_update="hard",
         dbscan=DBSCANConfig(eps=0.4),
         steps_per_round=400,

@@ -259,6 +259,15 @@ def check_clusters(num_clusters: int, num_images: int) -> None:
         )
 
 
+def check_room(num_clusters: int, max_clusters: int) -> None:
+    """Refuse more clusters than classifiers have room for."""
+    if num_clusters > max_clusters:
+        raise ValueError(
+            f"there are {num_clusters} clusters and max_clusters is {max_clusters}; give "
+            f"--max-clusters {num_clusters} or more, or cluster more loosely (a larger eps)"
+        )
+
+
 def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:
     """Refuse settings no mean teacher can train with."""
     if num_clusters < 2:

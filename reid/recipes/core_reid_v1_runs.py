@@ -51,7 +51,7 @@ PUBLISHED = figures("core_reid_v1", _ROWS, usual="resnet101")
 
 RUNS: dict[str, CoreReIDV1Config] = {
     **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
-    "core_reid_v1-demo": CoreReIDV1Config(**DEMO_BUDGET),
+    "core_reid_v1-demo": CoreReIDV1Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair."""
 

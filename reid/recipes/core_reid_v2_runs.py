@@ -67,7 +67,7 @@ PUBLISHED = figures("core_reid_v2", _ROWS, usual="resnet101")
 
 RUNS: dict[str, CoreReIDV2Config] = {
     **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
-    "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET),
+    "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair on which `make demo` runs."""
 

@@ -26,7 +26,7 @@ PUBLISHED = figures("lf2", _ROWS, usual="resnet50")
 
 RUNS: dict[str, LF2Config] = {
     **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
-    "lf2-demo": LF2Config(**DEMO_BUDGET),
+    "lf2-demo": LF2Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair."""
 

@@ -23,7 +23,7 @@ from reid.models import (
     GlobalNet,
     bidirectional_mean,
     ema_copy,
-    ema_update,
+    ema_follow,
     reset_from_centers_,
 )
 from reid.recipes.contract import (
@@ -129,8 +129,8 @@ class MeanTeacher:
 
     def after_step(self, *, step: int) -> None:
         """Move the teacher: parameters only, BatchNorm buffers are not averaged."""
-        momentum = min(1 - 1 / (step + 1), self.config.ema_momentum)
-        ema_update(self.teacher, unwrap(self.student), momentum, buffers="skip")
+        momentum = self.config.ema_momentum
+        ema_follow(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)
 
 
 RUNS: dict[str, MeanTeacherConfig] = {

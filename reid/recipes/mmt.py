@@ -46,12 +46,10 @@ from reid.clustering import (
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy
 from reid.memory import RoundMemory
-from reid.models import GlobalNet, bidirectional_mean, reset_from_centers_
-from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, round_seed
+from reid.models import GlobalNet, bidirectional_mean, ema_follow, reset_from_centers_
+from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, check_room, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
-    check_room,
-    follow_,
     hard_triplets,
     mined_rows,
     outputs,
@@ -135,7 +133,7 @@ class MMT:
             eps = mean_of_smallest(distance, config.eps_share)
         labels = dbscan(distance, eps=eps, min_samples=config.min_samples)
         centers = cluster_means(pool, labels)
-        check_room(len(centers), config)
+        check_room(len(centers), config.max_classes)
         extras = {"eps": np.array(eps)}
         return {"global": PseudoLabels(labels=labels, centers=centers, extras=extras)}
 
@@ -165,4 +163,5 @@ class MMT:
 
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
-        follow_(self.teacher, self.student, step=step, ema_momentum=self.config.ema_momentum)
+        momentum = self.config.ema_momentum
+        ema_follow(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
-from reid.dist import unwrap
 from reid.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
-from reid.models import NetOutput, NetPair, ema_copy, ema_update
+from reid.models import NetOutput, NetPair, ema_copy
 from reid.recipes.contract import (
     Backbones,
     OptimConfig,
@@ -81,15 +80,6 @@ class MutualConfig(MiningConfig):
     def max_classes(self) -> int:
         """How many classes a classifier holds at most."""
         return self.num_clusters if self.cluster == "kmeans" else self.max_clusters
-
-
-def check_room(num_clusters: int, config: MutualConfig) -> None:
-    """Refuse more clusters than the classifiers have room for."""
-    if num_clusters > config.max_classes:
-        raise ValueError(
-            f"there are {num_clusters} clusters and max_clusters is {config.max_clusters}; give "
-            f"--max-clusters {num_clusters} or more, or cluster more loosely (a larger eps)"
-        )
 
 
 def pairs(
@@ -183,9 +173,3 @@ def soft_terms(
 def total(terms: Iterable[Tensor]) -> Float[Tensor, ""]:
     """Return the sum of losses."""
     return torch.stack(list(terms)).sum()
-
-
-def follow_(teachers: nn.Module, students: nn.Module, *, step: int, ema_momentum: float) -> None:
-    """Move the teachers by min(1 - 1/(step+1), m): parameters only, no BatchNorm buffers."""
-    momentum = min(1 - 1 / (step + 1), ema_momentum)
-    ema_update(teachers, unwrap(students), momentum, buffers="skip")

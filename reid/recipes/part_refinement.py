@@ -9,16 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from reid.clustering import (
-    DBSCANConfig,
-    ShardPool,
-    cluster_means,
-    cross_agreement,
-    jaccard_dbscan,
-)
+from reid.clustering import ShardPool, cluster_means, cross_agreement
 from reid.losses import (
     agreement_label_smoothing,
     camera_contrast,
@@ -33,37 +27,29 @@ def label_parts(
     pools: Mapping[str, ShardPool],
     views: Sequence[str],
     *,
-    dbscan: DBSCANConfig,
-    max_clusters: int,
+    labels: Int64[np.ndarray, "N"],
+    centers: Float32[np.ndarray, "K D"],
     num_neighbors: int,
+    aware: bool,
     camid: Int64[np.ndarray, "N"] | None = None,
 ) -> dict[str, PseudoLabels]:
-    """Return for each view the clusters of the first, with the view's own means as centres.
+    """Return for each view the labels of the first, with the view's own means as centres.
 
-    The first view's extras have `agreement` (N,P) float32, each part's with the whole. With
-    cameras `camid`, every view's have `proxies` (R,D) float32, the means of its features of each
-    cluster's cameras, and the first one's `proxy_of` (R,2) int64, their cluster and camera.
-    ValueError when there are more clusters than `max_clusters`, what classifiers have room for.
+    The first view's extras have `agreement` (N,P) float32, each part's with the whole, and `aware`.
+    With cameras `camid`, every view's have `proxies` (R,D) float32, the means of its features of
+    each cluster's cameras, and the first one's `proxy_of` (R,2) int64, their cluster and camera.
     """
     whole, *parts = views
-    found = jaccard_dbscan(pools[whole], dbscan)
-    if found.num_clusters > max_clusters:
-        raise ValueError(
-            f"there are {found.num_clusters} clusters and max_clusters is {max_clusters}; give "
-            f"--max-clusters {found.num_clusters} or more, or cluster more loosely (a larger "
-            "--dbscan.eps)"
-        )
     agreement = cross_agreement(pools[whole], [pools[part] for part in parts], k=num_neighbors)
-    centers = {whole: found.centers}
-    centers |= {part: cluster_means(pools[part], found.labels) for part in parts}
+    means = {part: cluster_means(pools[part], labels) for part in parts}
     extras: dict[str, dict[str, np.ndarray]] = {view: {} for view in views}
-    extras[whole]["agreement"] = agreement.astype(np.float32)
+    extras[whole] = {"agreement": agreement.astype(np.float32), "aware": np.array(aware)}
     if camid is not None:
-        proxy, extras[whole]["proxy_of"] = by_camera(found.labels, camid)
+        proxy, extras[whole]["proxy_of"] = by_camera(labels, camid)
         for view in views:
             extras[view]["proxies"] = cluster_means(pools[view], proxy)
     return {
-        view: PseudoLabels(labels=found.labels, centers=centers[view], extras=extras[view])
+        view: PseudoLabels(labels=labels, centers=means.get(view, centers), extras=extras[view])
         for view in views
     }
 

@@ -23,7 +23,7 @@ takes the image alone. NOTE: parts do not overlap where 3 does not divide the ma
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reid.clustering import DBSCANConfig, ShardPool
+from reid.clustering import DBSCANConfig, ShardPool, jaccard_dbscan
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.dist import unwrap
 from reid.losses import softmax_triplet
@@ -43,7 +43,14 @@ from reid.models import (
     branch_views,
     reset_from_centers_,
 )
-from reid.recipes.contract import NO_BACKBONES, Backbones, OptimConfig, Sizes, target_draw
+from reid.recipes.contract import (
+    NO_BACKBONES,
+    Backbones,
+    OptimConfig,
+    Sizes,
+    check_room,
+    target_draw,
+)
 from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.part_refinement import label_parts, proxy_contrast, refined_losses
 from reid.recipes.start import first_backbone, group_norms_
@@ -137,17 +144,17 @@ class PPLR:
     def label(self, pools: Mapping[str, ShardPool], *, round: int) -> dict[str, PseudoLabels]:
         """Cluster the global view, and measure agreement, centres and proxies in every view."""
         config = self.config
-        found = label_parts(
+        found = jaccard_dbscan(pools["global"], config.dbscan)
+        check_room(found.num_clusters, config.max_clusters)
+        return label_parts(
             pools,
             self.views,
-            dbscan=config.dbscan,
-            max_clusters=config.max_clusters,
+            labels=found.labels,
+            centers=found.centers,
             num_neighbors=config.agreement_neighbors,
+            aware=round >= config.aals_from,
             camid=self.camid,
         )
-        whole = found["global"]
-        aware = {"aware": np.array(round >= config.aals_from)}
-        return {**found, "global": replace(whole, extras={**whole.extras, **aware})}
 
     def begin_round(self, labels: Mapping[str, PseudoLabels]) -> None:
         """Set each view's classifier to its unit-length centres, and keep the extras."""

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from reid.models.backbones import BackboneName
 
+IBN_WEIGHTS = "resnet50_ibn_a.pth"
+"""ResNet-50 IBN-a's ImageNet weights, as its authors release them: a file, torchvision has none."""
+
 Row = tuple[str, str, int, BackboneName, float, float, str]
 """(source, target, clusters, backbone, mAP, rank-1, where): a line of a paper's table."""
 

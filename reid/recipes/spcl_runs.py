@@ -5,7 +5,7 @@ from typing import Any
 
 from reid.models.backbones import BackboneName
 from reid.recipes.contract import DEMO, DEMO_DBSCAN, Method
-from reid.recipes.published import Published, pair_name
+from reid.recipes.published import IBN_WEIGHTS, Published, pair_name
 from reid.recipes.spcl import SpCL, SpCLConfig
 
 FIGURE, BOARD, CODE = "figure of results", "OpenUnReID's board", "Cluster-Contrast's figure"
@@ -51,7 +51,7 @@ def _config(source: str, target: str, backbone: BackboneName = "resnet50") -> Sp
     """Return a pair's settings: large targets have twice the steps, vehicles are square."""
     settings: dict[str, Any] = {"source": source, "target": target, "backbone": backbone}
     if backbone == "resnet50_ibn":
-        settings["weights"] = "resnet50_ibn_a.pth"  # a file: torchvision has none
+        settings["weights"] = IBN_WEIGHTS
     if target in ("msmt17", "veri776"):
         settings["steps_per_round"] = 800
     if target == "veri776":
