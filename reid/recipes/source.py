@@ -2,8 +2,8 @@
 
 Label-smoothed ID loss + softmax triplet with batch-hard mining on the feature before the BN neck;
 Adam 3.5e-4, linear warm-up over 10 epochs, divided by ten after epochs 40 and 70, 120 epochs of
-200 steps (CORE-ReID V2, supervised stage). Published direct transfer, ResNet-101:
-Market-1501 -> CUHK03-NP 23.9 % mAP, CUHK03-NP -> Market-1501 35.5 %.
+200 steps (Nguyen et al., CORE-ReID V2, arXiv 2508.04036, supervised stage). Published direct
+transfer, ResNet-101: Market-1501 -> CUHK03-NP 23.9 % mAP, CUHK03-NP -> Market-1501 35.5 %.
 
     python -m jobs.train source-market1501-cuhk03_np-resnet101
 

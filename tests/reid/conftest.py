@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reid.data.synthetic import WorldConfig, write_world
 from reid.evaluate import Evaluation, TestSplit
 from reid.extract import features, rank_rows
 from reid.fit import Labelling
-from reid.models import resnet
+from reid.models import BackboneName, resnet
 from reid.recipes import RUNS, RunConfig, build
 from reid.recipes.contract import Recipe, Sizes
 from reid.types import Report, Split
@@ -156,13 +157,14 @@ def tiny_configs() -> dict[str, RunConfig]:
 @pytest.fixture(scope="session")
 def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
     """Return a function from a tiny config to its recipe with first weights."""
-    trained = [
-        resnet("resnet18", weights=None, last_stride=1, seed=seed).state_dict() for seed in (0, 1)
-    ]
+
+    @cache
+    def trained(name: BackboneName, seed: int) -> dict[str, torch.Tensor]:
+        return resnet(name, weights=None, last_stride=1, seed=seed).state_dict()
 
     def make(config: RunConfig) -> Recipe:
-        backbones = dict(zip(config.starts, trained, strict=False))
-        return build(config, sizes=tiny_world.sizes, backbones=backbones)
+        starts = {name: trained(config.backbone, i) for i, name in enumerate(config.starts)}
+        return build(config, sizes=tiny_world.sizes, backbones=starts)
 
     return make
 

@@ -85,6 +85,7 @@ def training(config, world, hooks) -> dict:
     )
     return {
         "digest": digest(recipe.networks),
+        "state": recipe.networks.state_dict(),
         "metrics": hooks.reports[-1].metrics,
         "labels": [value.labels for of in hooks.labellings for value in of.labels.values()],
         "series": [report.series for report in hooks.reports],
@@ -264,7 +265,18 @@ def shared_steps(tiny_configs, tiny_world):
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_hooks, shared_steps):
+def grouped(tiny_configs):
+    """Return {run: config} of runs with a memory, whose BatchNorm groups are within each rank."""
+    changes = {"num_rounds": 1, "steps_per_round": 2, "norm_group": GROUP}
+    runs = {"spcl": {"with_source": True}, "spcl_usl": {}, "cluster_contrast": {}}
+    found = {name: replace(tiny_configs[name], **changes, **own) for name, own in runs.items()}
+    return {f"{name}_grouped": config for name, config in found.items()}
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_hooks, shared_steps, grouped
+):
     """Return what each of the two processes found."""
     folder = tmp_path_factory.mktemp("ranks")
     configs = {
@@ -279,6 +291,7 @@ def ranks(tmp_path_factory, pytestconfig, tiny_world, tiny_configs, make_hooks, 
         "cluster_contrast": replace(tiny_configs["cluster_contrast"], num_rounds=2),
         "pplr": replace(tiny_configs["pplr"], camera_weight=0.5, num_rounds=1),
         "mmt_dbscan": replace(tiny_configs["mmt_dbscan"], num_rounds=1, steps_per_round=1),
+        **grouped,
     }
     jobs = {
         name: {"config": config, "world": tiny_world, "hooks": make_hooks()}
@@ -368,6 +381,22 @@ def test_gathered_triplets_teach_two_ranks_what_they_teach_one(name, shared_step
         for term in mined:
             assert step["terms"][term] == pytest.approx(alone["terms"][term], rel=1e-9)
             assert step["apart"][term] != pytest.approx(alone["terms"][term], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["spcl", "spcl_usl", "cluster_contrast"])
+def test_runs_with_a_memory_end_on_two_ranks_as_on_one(
+    name, ranks, grouped, tiny_world, make_hooks
+):
+    alone = training(grouped[f"{name}_grouped"], tiny_world, make_hooks())
+    first, second = (found[f"{name}_grouped"] for found in ranks)
+    (rows,) = (key for key in alone["state"] if key in ("memory.bank", "memory.centers"))
+    # Adam turns the last bits of the smallest gradients into steps of a whole learning rate.
+    torch.testing.assert_close(first["state"][rows], alone["state"][rows], rtol=0, atol=1e-3)
+    (mine,), (other,), (whole,) = first["series"], second["series"], alone["series"]
+    for term, expected in whole.items():
+        found = [(a + b) / 2 for a, b in zip(mine[term], other[term], strict=True)]
+        assert found == pytest.approx(expected, rel=1e-4)
+        assert term == "lr" or mine[term] != other[term]
 
 
 def test_mining_of_each_rank_alone_would_differ():

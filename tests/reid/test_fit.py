@@ -52,24 +52,29 @@ def series(reports):
     return {name: [v for r in reports for v in r.series[name]] for name in names}
 
 
-@pytest.mark.parametrize(
-    ("method", "stops"),
-    [
-        ("source", [(1, 2)]),
-        ("mean_teacher", [(1, 0), (1, 2)]),
-        ("core_reid_v2", [(1, 2)]),
-        ("mmt_dbscan", [(0, 2)]),
-        ("inclr", [(1, 2)]),
-        ("spcl", [(1, 2)]),
-        ("spcl_kept", [(1, 0), (1, 2)]),
-        ("cluster_contrast", [(0, 2), (1, 2)]),
-        ("pplr", [(1, 0), (1, 2)]),
-    ],
-)
+RESUMED = {
+    "source": [(1, 2)],
+    "mean_teacher": [(1, 0), (1, 2)],
+    "core_reid_v2": [(1, 2)],
+    "core_reid_v1": [(0, 2)],
+    "lf2": [(1, 0)],
+    "mmt": [(1, 2)],
+    "mmt_dbscan": [(0, 2)],
+    "inclr": [(1, 2)],
+    "spcl": [(1, 2)],
+    "spcl_kept": [(1, 0), (1, 2)],
+    "spcl_usl": [(0, 2)],
+    "cluster_contrast": [(0, 2), (1, 2)],
+    "pplr": [(1, 0), (1, 2)],
+}
+"""Stops (round, step within it) of a demo run, from each of which it goes on."""
+
+
+@pytest.mark.parametrize(("method", "stops"), RESUMED.items())
 def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run):
     config = tiny_configs[method.removesuffix("_kept")]
     if method == "core_reid_v2":
-        config = replace(config, optim=RESET)
+        config = replace(config, optim=RESET, batches="three")
     if method == "spcl_kept":
         config = replace(config, memory="kept")
     if method == "pplr":  # what is remembered of a round differs in shape and kind
@@ -89,6 +94,14 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
             assert state.networks["memory.eps"] == whole.memory["eps"] > 0
         left = range(state.round + (state.step > 0), config.num_rounds)
         assert after.rounds == ([] if method == "source" else list(left))  # none clustered twice
+
+
+def test_every_demo_run_is_resumed(tiny_configs):
+    assert {name.removesuffix("_kept") for name in RESUMED} >= tiny_configs.keys() - {
+        "supervised",  # the source run on other data
+        "source_seed2",
+        "pplr_camera",  # what "pplr" is changed to
+    }
 
 
 def test_either_loader_trains_and_is_kept_in_the_state(tiny_configs, run):

@@ -10,9 +10,8 @@ store them with the code before the refactoring, and compare.)
 Other processors round otherwise, and what follows amplifies it. Measured, AVX512 against AVX2: at
 the runs' own learning rates differences grow two- to threefold a step, from 1e-7 to the losses' own
 size in 15 steps; at `LEARNING_RATE` they stay below 1e-5 for seven steps and below 1e-4 for ten.
-k-means++ amplifies the most: numpy's draws below a total are rejected by its last bits, so that one
-bit of one feature changes later seeds (12 of 20 seedings). So elsewhere the first round alone is
-compared, `tolerance` grows with the step, and a run is skipped whose first labels differ.
+Clusterings turn a last bit into another label. So elsewhere the first round alone is compared,
+`tolerance` grows with the step, and a run is skipped whose first labels differ.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """What every recipe owes the loop: `check_recipe`, over all methods and their variants."""
 
+import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,6 +12,7 @@ from reid.models import ema_copy
 from reid.recipes import METHODS, RUNS, method_of
 from reid.recipes.contract import OptimConfig, RunConfig, check_teacher, round_seed
 from reid.recipes.core_reid_v2 import CoreReIDV2Config
+from tests.reid.conftest import tiny
 
 CPU = torch.device("cpu")
 CORE_VARIANTS = [(f, b) for f in ("released", "trained") for b in ("three", "shared")]
@@ -18,6 +21,31 @@ CORE_VARIANTS = [(f, b) for f in ("released", "trained") for b in ("three", "sha
 @pytest.mark.parametrize("demo", [name for name in RUNS if name.endswith("-demo")])
 def test_recipe(demo, tiny_configs, check_recipe):
     check_recipe(tiny_configs[demo.removesuffix("-demo").replace("-", "_")])
+
+
+def form_of(run):
+    """Return a named run for the tiny world, without what tells its data, sizes and starts."""
+    config = tiny(run)
+    ibn = config.backbone.endswith("_ibn")
+    same = {
+        "source": "synthetic_b" if run.source == run.target else "synthetic_a",
+        "target": "synthetic_b",
+        "seed": 1,
+        "optim": OptimConfig(),
+        "weights": None,
+        "backbone": config.backbone if ibn else "resnet18",
+        "norm_group": config.norm_group and 4,
+        **dict.fromkeys(run.starts, "a run"),
+    }
+    return replace(config, **same)
+
+
+NAMED = {form_of(run): name for name, run in RUNS.items() if not name.endswith("-demo")}
+
+
+@pytest.mark.parametrize("form", [pytest.param(form, id=name) for form, name in NAMED.items()])
+def test_every_form_of_named_runs(form, check_recipe):
+    check_recipe(form)
 
 
 def test_every_method_has_a_demo_run():
@@ -170,6 +198,16 @@ def training_images(dataset: str) -> str:
 @pytest.mark.parametrize("name", [name for name in RUNS if not name.endswith("-demo")])
 def test_named_runs_name_data_sets_there_are(name):
     assert {RUNS[name].source, RUNS[name].target} <= set(DATASETS)
+
+
+@pytest.mark.parametrize(("name", "method"), METHODS.items())
+def test_a_recipe_says_its_paper_its_command_and_what_is_published(name, method):
+    said = sys.modules[method.recipe.__module__].__doc__
+    commands = re.findall(r"^ {4}python -m jobs\.train (\S+)$", said, flags=re.MULTILINE)
+    assert commands
+    assert {method_of(RUNS[command]) for command in commands} == {name}
+    assert re.search(r"arXiv \d{4}\.\d{5}|paper \d{3}", said)
+    assert "Published" in said
 
 
 @pytest.mark.parametrize(("name", "method"), METHODS.items())

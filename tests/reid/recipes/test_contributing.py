@@ -14,10 +14,12 @@ CONTRIBUTING = Path(__file__).parents[3] / "CONTRIBUTING.md"
 @pytest.fixture
 def example(tmp_path, monkeypatch):
     """Return the example's module, entered among the methods."""
-    (_, code, *more) = CONTRIBUTING.read_text(encoding="utf-8").split("```python\n")
+    (_, rest, *more) = CONTRIBUTING.read_text(encoding="utf-8").split("```python\n")
     assert not more
+    code = rest.partition("```")[0]
+    assert sum(line != "" for line in code.splitlines()) <= 40
     path = tmp_path / "example.py"
-    path.write_text(code.partition("```")[0], encoding="utf-8")
+    path.write_text(code, encoding="utf-8")
     spec = importlib.util.spec_from_file_location("example", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
