@@ -24,8 +24,11 @@ ABLATIONS: Mapping[str, str] = {
     "core_reid_v1, no BMFN": "core_reid_v1 --no-bmfn",
     "lf2, no fusion": "lf2 --fusion none",
     "mmt, no soft terms": "mmt --soft-identity 0 --soft-triplet 0",
-    "inclr, no accuracy weights": "inclr --accuracy 0",
+    "inclr, no accuracy term": "inclr --accuracy 0",
     "inclr, no refinement by parts": "inclr --onehot-weight 1 --aals-from 1000",
+    "inclr, all accuracy weights 1": "inclr --accuracy-scale 0",
+    "inclr, credibility by C_u": "inclr --credibility external",
+    "inclr, k-means": "inclr --cluster kmeans --num-clusters 250",
     "inclr, no teaching by the other": "inclr --no-mmt-soft",
     "spcl, no reliability criterion": "spcl --no-self-paced",
     "spcl, rows kept over rounds (published)": "spcl --memory kept",
@@ -37,7 +40,7 @@ ABLATIONS: Mapping[str, str] = {
 }
 """Methods with a part off or changed, as words of `jobs.train`: the method, then options.
 
-CORE-ReID V2 without SECAB is `core_reid_v1`: their demo runs differ in nothing else.
+CORE-ReID V2 without SECAB is `core_reid_v1`, bit for bit: their demo runs differ in nothing else.
 """
 
 

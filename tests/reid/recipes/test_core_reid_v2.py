@@ -1,7 +1,10 @@
 """CORE-ReID V2: attention on the teacher's map, and the published settings."""
 
+from dataclasses import replace
+
 import torch
 
+from reid.override import flatten
 from reid.recipes import RUNS
 
 
@@ -15,6 +18,29 @@ def test_the_teachers_map_is_weighted_by_secab(tiny_configs, make_recipe):
         weighted = (teacher_map * recipe.student.fusion.global_attention(teacher_map)).flatten(2)
     pooled = weighted.mean(2) + weighted.amax(2)
     torch.testing.assert_close(fused, pooled / (1 + 1e-5) ** 0.5)  # a fresh BatchNorm
+
+
+def test_without_secab_it_is_core_reid_v1(tiny_configs, make_recipe):
+    first, second = flatten(RUNS["core_reid_v1-demo"]), flatten(RUNS["core_reid_v2-demo"])
+    shared = first.keys() & second.keys()
+    assert (first.keys() ^ shared, second.keys() ^ shared) == ({"bmfn", "ecab"}, {"secab"})
+    assert {name: first[name] for name in shared} == {name: second[name] for name in shared}
+    images = torch.randn((6, 3, 32, 16), generator=torch.Generator().manual_seed(0))
+    found = []
+    for config in (
+        tiny_configs["core_reid_v1"],
+        replace(tiny_configs["core_reid_v2"], secab=False),
+        tiny_configs["core_reid_v2"],
+    ):
+        recipe = make_recipe(config)
+        with torch.no_grad():
+            recipe.features(images)  # in training: the fusion's statistics move
+            recipe.networks.eval()
+            found.append({**recipe.features(images), "embed": recipe.embed(images)})
+    v1, without, v2 = found
+    for name, value in v1.items():
+        assert torch.equal(without[name], value)
+        assert torch.equal(v2[name], value) == (name == "embed")
 
 
 def test_published_settings():
