@@ -60,9 +60,10 @@ class Options:
     vary: tuple[str, ...] = ()
     """variants of your own, each a quoted text: a method and options of its run"""
     source_rounds: int = 5
-    """rounds of 60 updates of the source stage"""
+    """rounds of 60 updates of the source stage; vehicles have three times as many"""
     rounds: int = 8
-    """rounds of 60 updates behind the source stage; methods without one have both"""
+    """rounds of 60 updates behind the source stage (vehicles: three times as many); methods without
+    a source stage have both"""
     storage: str = "runs/methods"
     """folder for data and runs"""
     threads: int = 1
@@ -82,19 +83,18 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
             raise ValueError(f"{field} is {getattr(options, field)}; it must be at least 1")
     cases = cases_of(options.only, ablations=options.ablations, vary=options.vary)
     places = [(world, seed) for world in options.worlds for seed in range(1, options.seeds + 1)]
-    first, then = options.source_rounds, options.rounds
-    sources = {at: source_run(*at, rounds=first) for at in places}
-    runs = {
-        at: [run_of(*at, case, source_rounds=first, rounds=then) for case in (BOUND, *cases)]
-        for at in places
-    }
+    sources, runs = {}, {}
+    for at in places:
+        times = WORLDS[at[0]].times
+        first, then = times * options.source_rounds, times * options.rounds
+        sources[at] = source_run(*at, rounds=first)
+        runs[at] = [run_of(*at, case, source_rounds=first, rounds=then) for case in (BOUND, *cases)]
     wanted = [run for at in places for run in (sources[at], *runs[at])]
     for run in wanted:
         train.parse(arguments_of(options, run))  # a wrong option ends here
     for world in options.worlds:
-        _, _, height, width = WORLDS[world]
-        data = os.path.join(options.storage, "data")
-        draw_worlds(data, height=height, width=width, subject=world, show=show)
+        pair, data = WORLDS[world], os.path.join(options.storage, "data")
+        draw_worlds(data, height=pair.height, width=pair.width, subject=world, show=show)
     found = summaries_of(options, wanted, show=show)
     rows = []
     for at in places:
@@ -132,14 +132,14 @@ def summaries_of(options: Options, runs: Sequence[Run], *, show: Show) -> dict[R
 def arguments_of(options: Options, run: Run) -> list[str]:
     """Return a run as the words of `jobs.train`."""
     named = f"{run.case.method}-demo"
-    source, target, height, width = WORLDS[run.world]
+    pair = WORLDS[run.world]
     given = {
         "name": run.name,
         "seed": str(run.seed),
-        "source": target if RUNS[named].source == RUNS[named].target else source,
-        "target": target,
-        "height": str(height),
-        "width": str(width),
+        "source": pair.target if RUNS[named].source == RUNS[named].target else pair.source,
+        "target": pair.target,
+        "height": str(pair.height),
+        "width": str(pair.width),
         "num-rounds": str(run.rounds),
         "eval-every-rounds": "1",
         "cluster.num-workers": "0",

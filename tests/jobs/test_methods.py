@@ -80,8 +80,9 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     of = {(given["run"], given["seed"]): given for given in commands}
     adapted, alone = of["mean_teacher", "2"], of["pplr", "2"]
     assert adapted["initial"] == str(tmp_path / "vehicle-source-seed2")
-    assert (of["source", "2"]["num-rounds"], adapted["num-rounds"]) == ("5", "8")
-    assert alone["num-rounds"] == "13"
+    # Three times the persons' 5 and 8.
+    assert (of["source", "2"]["num-rounds"], adapted["num-rounds"]) == ("15", "24")
+    assert alone["num-rounds"] == "39"
     assert "initial" not in alone
     assert (adapted["source"], adapted["target"]) == ("synthetic_vehicle_a", "synthetic_vehicle_b")
     assert {(given["height"], given["width"]) for given in commands} == {("48", "48")}
@@ -90,7 +91,7 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     assert row["gain"] == pytest.approx(0.2)
     assert row["gain_of_rounds"] == pytest.approx(0.32)
     assert (row["ari"], row["round_s"]) == (0.7, 4.0)
-    assert row["curve"] == [[6, 0.2], [7, pytest.approx(0.52)]]  # behind 5 rounds of the source
+    assert row["curve"] == [[16, 0.2], [17, pytest.approx(0.52)]]  # behind 15 of the source
     console = Console(width=140)
     with console.capture() as capture:
         console.print(table_of(rows))
