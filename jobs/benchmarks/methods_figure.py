@@ -130,5 +130,5 @@ def _parts(axes: Axes, rows: Rows) -> None:
     axes.axvline(0, color=MUTED, linewidth=0.8)
     axes.set_yticks(range(len(cases)), cases, fontsize=7.5)
     axes.invert_yaxis()
-    axes.set_xlabel("points of mAP, the whole method less the variant")
+    axes.set_xlabel("points of mAP: method less variant")
     axes.grid(axis="x", alpha=0.25)
