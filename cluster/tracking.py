@@ -10,7 +10,8 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,17 +219,24 @@ def _open(
 
 def _experiment(client: "MlflowClient", name: str, *, artifacts: str | None) -> str:
     """Return the id of an experiment, made where there is none of the name."""
-    from mlflow.exceptions import MlflowException
-
     found = client.get_experiment_by_name(name)
     if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=artifacts))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another run has just made it
-                raise
+        with _unless_made():
+            client.create_experiment(name, artifact_location=artifacts)
         found = client.get_experiment_by_name(name)
     return str(found.experiment_id)
+
+
+@contextmanager
+def _unless_made() -> Iterator[None]:
+    """Make something, or find that another run has just made it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def _describe(tracker: Tracker, params: Mapping[str, Any], data: "Sequence[DataPart]") -> None:
@@ -266,7 +274,8 @@ def _make_registered(client: "MlflowClient", name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        client.create_registered_model(name, description="Embeds images for re-identification.")
+        with _unless_made():
+            client.create_registered_model(name, description="Embeds images for re-identification.")
 
 
 def _is_better(client: "MlflowClient", version: Any) -> bool:

@@ -3,7 +3,7 @@
 from reid.models.attention import ECAB, SECAB
 from reid.models.backbones import Backbone, BackboneName, resnet
 from reid.models.domain_norm import convert_domain_norm_, domains, export_plain, one_domain
-from reid.models.ema import ema_copy, ema_follow, ema_update
+from reid.models.ema import ema_copy, ema_step_, ema_update
 from reid.models.fusion import EnsembleFusion, bidirectional_mean
 from reid.models.ghost_norm import convert_ghost_norm_
 from reid.models.heads import BNNeck, DynamicClassifier, classifier, reset_from_centers_
@@ -35,7 +35,7 @@ __all__ = [
     "convert_ghost_norm_",
     "domains",
     "ema_copy",
-    "ema_follow",
+    "ema_step_",
     "ema_update",
     "export_plain",
     "gap",

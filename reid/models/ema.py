@@ -48,7 +48,7 @@ def ema_update(
         torch._foreach_copy_(old, new)
 
 
-def ema_follow(teacher: nn.Module, student: nn.Module, *, step: int, ema_momentum: float) -> None:
+def ema_step_(teacher: nn.Module, student: nn.Module, *, step: int, ema_momentum: float) -> None:
     """Move the teacher by min(1 - 1/(step+1), momentum): parameters only, no BatchNorm buffers.
 
     At step 0 it becomes the student. MMT, LF2 and CORE-ReID do so; `step` counts over all rounds.

@@ -7,7 +7,6 @@ Legend: B images, H x W pixels, C channels, h x w positions of a map, D dimensio
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,8 +16,8 @@ from reid.clustering import ShardPool, kmeans
 from reid.data.steps import Draw
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
-from reid.models import EnsembleFusion, NetOutput, PartNet, ema_follow, reset_from_centers_
-from reid.recipes.contract import OptimConfig, RunConfig, round_seed
+from reid.models import EnsembleFusion, NetOutput, PartNet, ema_step_, reset_from_centers_
+from reid.recipes.contract import RunConfig, round_seed
 from reid.recipes.mining import Mining, mined
 from reid.types import Batch, PseudoLabels
 
@@ -31,18 +30,6 @@ Gates = Callable[[PartNet, NetOutput], Mapping[str, Tensor]]
 def own_gates(net: PartNet, out: NetOutput) -> Mapping[str, Tensor]:
     """Return the gates that the student's attention blocks gave."""
     return out.gates
-
-
-def settings_for(source: str) -> dict[str, Any]:
-    """Return what a published run changes: vehicles are square, with a fifth of the rate.
-
-    NOTE: published scripts of vehicles have 6.8e-5 for the paper's 7e-5, and 15 rounds where the
-    paper's text has 80 for all.
-    """
-    if source not in ("vehicleid_800", "veri776"):
-        return {}
-    optim = OptimConfig(lr=7e-5, optimizer_reset=True)
-    return {"height": 256, "width": 256, "num_rounds": 15, "optim": optim}
 
 
 class FusedStudent(nn.Module):
@@ -143,8 +130,8 @@ def part_losses(
 
 
 def follow_(teacher: PartNet, student: nn.Module, *, step: int, ema_momentum: float) -> None:
-    """Move the teacher after the student's network, by `ema_follow`."""
-    ema_follow(teacher, _inner(student).net, step=step, ema_momentum=ema_momentum)
+    """Move the teacher after the student's network, by `ema_step_`."""
+    ema_step_(teacher, _inner(student).net, step=step, ema_momentum=ema_momentum)
 
 
 def _inner(student: nn.Module) -> FusedStudent:

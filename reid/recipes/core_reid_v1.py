@@ -7,7 +7,8 @@ DukeMTMC-reID -> Market-1501 84.4 %, Market-1501 -> DukeMTMC-reID 74.8 %; more i
 
     python -m jobs.train core_reid_v1-market1501-cuhk03_np
 
-It is V2 without attention on the teacher's map (no SECAB), without grey images, for persons.
+It is V2 without attention on the teacher's map (no SECAB), without grey images. Its scores of
+vehicles are printed in V2's tables.
 
 Variants where paper and released code disagree (spec section 5):
 - `fusion="released"` (default): ECAB keeps its random first weights, as no loss reaches it in the

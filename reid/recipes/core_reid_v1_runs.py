@@ -1,11 +1,9 @@
 """CORE-ReID's published pairs (specs/core_reid.md section 2)."""
 
-from reid.models import BackboneName
 from reid.recipes.contract import DEMO_BUDGET, Method
-from reid.recipes.core_parts import settings_for
 from reid.recipes.core_reid_v1 import CoreReIDV1, CoreReIDV1Config
 from reid.recipes.published import Row, figures
-from reid.recipes.source_runs import source_name
+from reid.recipes.source_runs import core_reid_settings
 
 TABLE, CHART = "main tables", "Fig. 11, chart"
 LATER = "CORE-ReID V2, main tables: baseline"
@@ -35,22 +33,13 @@ _ROWS: tuple[Row, ...] = (
 NOTE: of vehicles only scores are published: settings and clusters are those of V2's runs.
 """
 
-
-def _pair(source: str, target: str, num_clusters: int, backbone: BackboneName) -> CoreReIDV1Config:
-    return CoreReIDV1Config(
-        source=source,
-        target=target,
-        initial=source_name(source, target, backbone),
-        num_clusters=num_clusters,
-        backbone=backbone,
-        **settings_for(source),
-    )
-
-
 PUBLISHED = figures("core_reid_v1", _ROWS, usual="resnet101")
 
 RUNS: dict[str, CoreReIDV1Config] = {
-    **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
+    **{
+        name: CoreReIDV1Config(**core_reid_settings(row))
+        for name, row in zip(PUBLISHED, _ROWS, strict=True)
+    },
     "core_reid_v1-demo": CoreReIDV1Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair."""

@@ -1,11 +1,9 @@
 """CORE-ReID V2's published pairs (specs/core_reid.md section 1)."""
 
-from reid.models import BackboneName
 from reid.recipes.contract import DEMO_BUDGET, Method
-from reid.recipes.core_parts import settings_for
 from reid.recipes.core_reid_v2 import CoreReIDV2, CoreReIDV2Config
 from reid.recipes.published import Row, figures
-from reid.recipes.source_runs import source_name
+from reid.recipes.source_runs import core_reid_settings
 
 TABLE, CHART = "main tables", "Fig. 14, chart"
 
@@ -51,22 +49,13 @@ NOTE: VERI-Wild is published without its number of clusters; 30,000 is ours, not
 the 30,671 identities, as the published numbers are for Market-1501, CUHK03-NP and VeRi-776.
 """
 
-
-def _pair(source: str, target: str, num_clusters: int, backbone: BackboneName) -> CoreReIDV2Config:
-    return CoreReIDV2Config(
-        source=source,
-        target=target,
-        initial=source_name(source, target, backbone),
-        num_clusters=num_clusters,
-        backbone=backbone,
-        **settings_for(source),
-    )
-
-
 PUBLISHED = figures("core_reid_v2", _ROWS, usual="resnet101")
 
 RUNS: dict[str, CoreReIDV2Config] = {
-    **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
+    **{
+        name: CoreReIDV2Config(**core_reid_settings(row))
+        for name, row in zip(PUBLISHED, _ROWS, strict=True)
+    },
     "core_reid_v2-demo": CoreReIDV2Config(**DEMO_BUDGET, batches="shared"),
 }
 """Named runs: published pairs, and the built-in pair on which `make demo` runs."""

@@ -42,7 +42,7 @@ from reid.clustering import DBSCANConfig, ShardPool, jaccard_dbscan, kmeans
 from reid.dist import unwrap
 from reid.losses import accuracy_weights, center_logits, weighted_cross_entropy
 from reid.memory import RoundMemory
-from reid.models import BranchNet, bidirectional_mean, branch_views, ema_follow, reset_from_centers_
+from reid.models import BranchNet, bidirectional_mean, branch_views, ema_step_, reset_from_centers_
 from reid.recipes import mutual
 from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, check_room, round_seed
 from reid.recipes.mutual import MutualConfig
@@ -195,4 +195,4 @@ class INCLR:
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
         momentum = self.config.ema_momentum
-        ema_follow(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)
+        ema_step_(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)

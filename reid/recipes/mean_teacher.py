@@ -26,11 +26,10 @@ from reid.data.steps import Draw
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy, softmax_triplet
 from reid.models import (
-    BackboneName,
     GlobalNet,
     bidirectional_mean,
     ema_copy,
-    ema_follow,
+    ema_step_,
     reset_from_centers_,
 )
 from reid.recipes.contract import (
@@ -45,7 +44,8 @@ from reid.recipes.contract import (
     round_seed,
 )
 from reid.recipes.mining import MiningConfig, mined
-from reid.recipes.published import Row, figures
+from reid.recipes.published import Row, figures, of_row
+from reid.recipes.source_runs import lf2_name
 from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch, PseudoLabels
 
@@ -139,7 +139,7 @@ class MeanTeacher:
     def after_step(self, *, step: int) -> None:
         """Move the teacher: parameters only, BatchNorm buffers are not averaged."""
         momentum = self.config.ema_momentum
-        ema_follow(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)
+        ema_step_(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)
 
 
 _ROWS: tuple[Row, ...] = (
@@ -149,13 +149,10 @@ _ROWS: tuple[Row, ...] = (
 """Published: source, target, clusters, backbone."""
 
 
-def _pair(source: str, target: str, num_clusters: int, backbone: BackboneName) -> MeanTeacherConfig:
+def _baseline(row: Row) -> MeanTeacherConfig:
+    """Return the run of a line, with LF2's settings."""
     return MeanTeacherConfig(
-        source=source,
-        target=target,
-        initial=f"source-{source}-{target}-lf2",
-        num_clusters=num_clusters,
-        backbone=backbone,
+        **of_row(row, initial=lf2_name(*row[:2])),
         num_identities=16,
         norm_group=32,
         augment=UNTINTED,
@@ -166,7 +163,7 @@ def _pair(source: str, target: str, num_clusters: int, backbone: BackboneName) -
 PUBLISHED = figures("mean_teacher", _ROWS, usual="resnet50")
 
 RUNS: dict[str, MeanTeacherConfig] = {
-    **{name: _pair(*row[:4]) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
+    **{name: _baseline(row) for name, row in zip(PUBLISHED, _ROWS, strict=True)},
     "mean_teacher-demo": MeanTeacherConfig(**DEMO_BUDGET),
 }
 """Named runs: LF2's baseline, and the built-in pair."""

@@ -46,7 +46,7 @@ from reid.clustering import (
 from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy
 from reid.memory import RoundMemory
-from reid.models import GlobalNet, bidirectional_mean, ema_follow, reset_from_centers_
+from reid.models import GlobalNet, bidirectional_mean, ema_step_, reset_from_centers_
 from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, check_room, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
@@ -164,4 +164,4 @@ class MMT:
     def after_step(self, *, step: int) -> None:
         """Move the teachers: parameters only, BatchNorm buffers are not averaged."""
         momentum = self.config.ema_momentum
-        ema_follow(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)
+        ema_step_(self.teacher, unwrap(self.student), step=step, ema_momentum=momentum)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from reid.models.backbones import BackboneName
 
@@ -10,6 +11,18 @@ IBN_WEIGHTS = "resnet50_ibn_a.pth"
 
 Row = tuple[str, str, int, BackboneName, float, float, str]
 """(source, target, clusters, backbone, mAP, rank-1, where): a line of a paper's table."""
+
+
+def of_row(row: Row, *, initial: str) -> dict[str, Any]:
+    """Return the fields of the run that a line of a table stands for; `initial`: its start."""
+    source, target, num_clusters, backbone, *_ = row
+    return {
+        "source": source,
+        "target": target,
+        "initial": initial,
+        "num_clusters": num_clusters,
+        "backbone": backbone,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ STEPS, B, D = 3, 12, 5
 TRIPLETS = ("softmax", "soft", "hard")
 GROUP = 4  # rows that share BatchNorm statistics, of one rank
 MINING = [name for name, method in METHODS.items() if issubclass(method.config, MiningConfig)]
+REMEMBERING = ("spcl", "spcl_usl", "cluster_contrast")
 MEMORIES = ("hybrid", "hybrid_once", "cluster", "hardest_cluster")
 
 
@@ -268,9 +269,7 @@ def shared_steps(tiny_configs, tiny_world):
 def grouped(tiny_configs):
     """Return {run: config} of runs with a memory, whose BatchNorm groups are within each rank."""
     changes = {"num_rounds": 1, "steps_per_round": 2, "norm_group": GROUP}
-    runs = {"spcl": {"with_source": True}, "spcl_usl": {}, "cluster_contrast": {}}
-    found = {name: replace(tiny_configs[name], **changes, **own) for name, own in runs.items()}
-    return {f"{name}_grouped": config for name, config in found.items()}
+    return {f"{name}_grouped": replace(tiny_configs[name], **changes) for name in REMEMBERING}
 
 
 @pytest.fixture(scope="module")
@@ -383,7 +382,7 @@ def test_gathered_triplets_teach_two_ranks_what_they_teach_one(name, shared_step
             assert step["apart"][term] != pytest.approx(alone["terms"][term], rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["spcl", "spcl_usl", "cluster_contrast"])
+@pytest.mark.parametrize("name", REMEMBERING)
 def test_runs_with_a_memory_end_on_two_ranks_as_on_one(
     name, ranks, grouped, tiny_world, make_hooks
 ):
