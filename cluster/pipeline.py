@@ -19,7 +19,7 @@ from cluster.nodes import Sampler, everywhere, here
 from cluster.outcome import conclude
 from cluster.storage import Folder
 from cluster.uploads import SUMMARY, TakeSamples, sending, stop
-from cluster.worker import Job, backbone_weights
+from cluster.worker import Job, start_weights
 from reid.checkpoint import RunState
 from reid.override import differences, flatten
 from reid.recipes import RUNS, RunConfig
@@ -83,9 +83,8 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
     else:
         path = Folder(start).path
     try:
-        backbone_weights(
-            path, config.backbone, option=name
-        )  # refuses another backbone now rather than later
+        # Refuses another backbone now rather than later.
+        start_weights(path, config.backbone, option=name)
     except NoCheckpoint as error:
         option = name.replace("_", "-")
         near = difflib.get_close_matches(start, RUNS, n=1)

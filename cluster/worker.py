@@ -17,17 +17,18 @@ from reid import dist
 from reid.checkpoint import RunState
 from reid.data.loaders import LoaderName, quickest
 from reid.fit import fit
-from reid.recipes import Recipe, RunConfig, below, build
+from reid.models import below
+from reid.recipes import Recipe, RunConfig, build
 
 log = logging.getLogger(__name__)
 
-BACKBONE = "student.backbone."
-"""where a source run keeps the weights an adaptation starts from"""
+STUDENT = "student."
+"""where a run keeps the weights that another starts from"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A run: its name, what to train, where, and the files its backbones start from."""
+    """A run: its name, what to train, where, and the checkpoints it starts from."""
 
     name: str
     config: RunConfig
@@ -81,15 +82,15 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
 
 def make_recipe(job: Job, data: Inputs) -> Recipe:
     """Return the job's recipe with its first weights; ValueError when they do not fit."""
-    backbones = {
-        start: backbone_weights(path, job.config.backbone, option=start)
+    starts = {
+        start: start_weights(path, job.config.backbone, option=start)
         for start, path in job.starts.items()
     }
-    return build(job.config, sizes=data.sizes, backbones=backbones)
+    return build(job.config, sizes=data.sizes, starts=starts)
 
 
-def backbone_weights(path: str, expected: str, *, option: str) -> dict[str, torch.Tensor]:
-    """Return the backbone of a source run's checkpoint; ValueError when it is another one.
+def start_weights(path: str, expected: str, *, option: str) -> dict[str, torch.Tensor]:
+    """Return the student of a checkpoint; ValueError when its backbone is another one.
 
     `option` is the field of the config that names it.
     """
@@ -100,7 +101,7 @@ def backbone_weights(path: str, expected: str, *, option: str) -> dict[str, torc
             f"{path} holds a {found}, but the run asks for {expected}; give --backbone {found} or "
             f"another --{option.replace('_', '-')}"
         )
-    return below(state.networks, BACKBONE)
+    return below(state.networks, STUDENT)
 
 
 def pick_loader(

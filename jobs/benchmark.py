@@ -1,4 +1,4 @@
-"""Measure something and print its table; every figure of README and BENCHMARKS.md comes from here.
+"""Measure something and print its table; most figures of BENCHMARKS.md come from here.
 
     python -m jobs.benchmark methods --seeds 3 [--json FILE]
     python -m jobs.benchmark data [--json FILE]
@@ -54,10 +54,15 @@ def commit() -> str:
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else "")
 
 
+def parse(arguments: Sequence[str]) -> Any:
+    """Return the benchmark's options; exits with code 2 on a wrong one, 0 after --help."""
+    parser: Callable[..., Any] = tyro.cli
+    return parser(Benchmark, args=arguments, prog="jobs.benchmark", description=__doc__)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, write the rows."""
-    parser: Callable[..., Any] = tyro.cli
-    options = parser(Benchmark, args=arguments, prog="jobs.benchmark", description=__doc__)
+    options = parse(arguments)
     what = sys.modules[type(options).__module__]
     with exit_codes(again="the same command goes on"), progress_bars() as show:
         rows = what.measure(options, show=show)

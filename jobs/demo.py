@@ -11,15 +11,15 @@ import dataclasses
 import os
 import shlex
 import sys
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from cluster.config import ClusterConfig
 from cluster.pipeline import run
-from jobs.console import Show, console, exit_codes, progress_bars
+from jobs.console import console, exit_codes, progress_bars
 from jobs.tables import results_table
-from reid.data.synthetic import WorldConfig, write_world
+from jobs.worlds import draw_worlds
 from reid.recipes import RUNS
 
 NAME = "demo"
@@ -49,31 +49,12 @@ def place(options: Options) -> ClusterConfig:
     )
 
 
-def draw_worlds(
-    data_root: str,
-    *,
-    height: int,
-    width: int,
-    show: Show,
-    subject: Literal["person", "vehicle"] = "person",
-) -> None:
-    """Write the two built-in data sets of a kind unless they are there."""
-    kind = "synthetic" if subject == "person" else f"synthetic_{subject}"
-    for domain in ("a", "b"):
-        write_world(
-            os.path.join(data_root, f"{kind}_{domain}"),
-            WorldConfig(domain=domain, subject=subject, height=height, width=width),
-            progress=lambda done, total, domain=domain: show(  # type: ignore[misc]
-                f"draw world {domain}", done, total, ""
-            ),
-        )
-
-
 def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     """Run the demo and say what it found and where it lies."""
     config, where = RUNS["core_reid_v2-demo"], place(options)
     with exit_codes(again="`make demo` goes on from the last checkpoint"), progress_bars() as show:
-        draw_worlds(where.data_root, height=config.height, width=config.width, show=show)
+        worlds = (config.source, config.target)
+        draw_worlds(worlds, where.data_root, height=config.height, width=config.width, show=show)
         summary = run(NAME, config, where, show=show)
     console.print(results_table(summary))
     before, after = summary["direct_transfer"]["mAP"], summary["adapted"]["mAP"]

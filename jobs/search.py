@@ -26,7 +26,6 @@ them, in seconds.
 
 import dataclasses
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -35,10 +34,10 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from cluster.config import ClusterConfig
-from jobs.console import Show, console, exit_codes
-from jobs.demo import draw_worlds
+from jobs.console import console, exit_codes
 from jobs.runs import named_run
 from jobs.search_display import SearchDisplay, clustering_table, trials_table
+from jobs.worlds import draw_missing
 from reid.override import flatten
 from reid.recipes import RUNS, RunConfig
 
@@ -126,7 +125,7 @@ def main(arguments: Sequence[str]) -> None:
             seed=settings.search_seed,
         )
         with SearchDisplay(asked) as display:
-            draw_missing(options, show=display.show)
+            draw_missing(options.config, options.cluster, show=display.show)
             if settings.tier == "clustering":
                 space_given = settings.space != ("default",)
                 asked = asked if space_given else dataclasses.replace(asked, space=())
@@ -137,14 +136,6 @@ def main(arguments: Sequence[str]) -> None:
     for line in tell(options, summary):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     print(json.dumps(summary))
-
-
-def draw_missing(options: Options, *, show: Show) -> None:
-    """Draw the built-in worlds where the run is on them and they are not there yet."""
-    config, root = options.config, options.cluster.data_root
-    built_in = {config.source, config.target} <= {"synthetic_a", "synthetic_b"}
-    if built_in and "://" not in root and not os.path.exists(os.path.join(root, config.target)):
-        draw_worlds(root, height=config.height, width=config.width, show=show)
 
 
 def tell_search(options: Options, summary: Mapping[str, Any]) -> list[str]:

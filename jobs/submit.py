@@ -1,7 +1,7 @@
 """Submit any of these commands to a running Ray cluster, and follow it.
 
     python -m jobs.submit [options] -- train core_reid_v2-demo --num-rounds 3 \\
-        --cluster.storage s3://bucket/runs --cluster.data-root s3://bucket/data
+        --cluster.storage /shared/runs --cluster.data-root /shared/data
     python -m jobs.submit --list | --status ID | --stop ID | --attach ID
 
 What stands behind `--` is a command of this folder with its options, checked here before anything
@@ -44,9 +44,9 @@ from cluster.submission import (
 from jobs.console import console, exit_codes
 from reid.override import config_hash, flatten
 
-NOT_COMMANDS = ("console", "runs", "search_display", "submit", "tables")
+NOT_COMMANDS = ("console", "runs", "search_display", "submit", "tables", "worlds")
 PROJECT = Path(__file__).parents[1]
-SHARED_PATHS = ("storage", "data_root", "root", "checkpoint", "out", "pack")
+SHARED_PATHS = ("storage", "data_root", "root", "checkpoint", "out", "pack", "json", "figure")
 """options of commands that name what must be reached from every node"""
 
 

@@ -4,7 +4,7 @@
 
 RUN is one of the named runs; every field of its config is an option (`--optim.lr 3e-4`), and so is
 where it runs (`--cluster.num-workers 4 --cluster.use-gpu`). The same command again goes on where a
-stopped run was, and returns at once when it is done.
+stopped run was, and returns at once when it is done. Built-in worlds are drawn when missing.
 """
 
 import dataclasses
@@ -20,6 +20,7 @@ from cluster.pipeline import run
 from jobs.console import console, exit_codes, progress_bars
 from jobs.runs import named_run
 from jobs.tables import results_table
+from jobs.worlds import draw_missing
 from reid.recipes import RUNS, RunConfig
 
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     with exit_codes(again=again):
         options = parse(arguments)
         with progress_bars() as show:
+            draw_missing(options.config, options.cluster, show=show)
             summary = run(options.name, options.config, options.cluster, show=show)
     console.print(results_table(summary))
     print(json.dumps(summary))

@@ -25,9 +25,10 @@ TITLE = """# Model zoo
 
 Written by `python -m jobs.zoo` from the named runs in `reid/recipes/`; do not edit.
 
-A row is a run: the command trains it, and its source run first when that is missing. Figures are
-mAP / rank-1 in percent on the target's test split. *Ours* is empty until somebody has run it:
-seed 1, the last round, the config of this hash; commit and hardware stand in BENCHMARKS.md.
+A row is a run: the command trains it, and its source run first when that is missing; built-in data
+are drawn. Figures are mAP / rank-1 in percent on the target's test split. *Ours* is empty until
+`--results` has entered it: seed 1, the last round, the config of this hash. What the built-in runs
+end at, with spread, commit and hardware, stands in BENCHMARKS.md.
 
 Published figures of all methods but INCLR, which does not say, are of the best round on the
 target's test labels (`--selection oracle` does the same), and of the released variants, which each

@@ -107,8 +107,17 @@ class HybridMemory(nn.Module):
         """Update each of these rows once, with the mean of its features."""
         features, index = _of_all_ranks(features.to(self.bank.dtype), index)
         rows, place, count = index.unique(return_inverse=True, return_counts=True)
-        sums = features.new_zeros(len(rows), features.shape[1]).index_add_(0, place, features)
-        _follow_(self.bank, sums / count[:, None], rows, momentum=self.momentum)
+        means = sums_by_class(features, place, len(rows)) / count[:, None]
+        _follow_(self.bank, means, rows, momentum=self.momentum)
+
+
+def sums_by_class(
+    rows: Float[Tensor, "B D"], classes: Int64[Tensor, "B"], num_classes: int
+) -> Float[Tensor, "M D"]:
+    """Return the sum of each class's rows, added in their order; index_add's is any on a GPU."""
+    counts = torch.bincount(classes, minlength=num_classes)
+    together = rows.index_select(0, classes.argsort(stable=True))
+    return torch.segment_reduce(together, "sum", lengths=counts, unsafe=True)
 
 
 class ClusterMemory(nn.Module):

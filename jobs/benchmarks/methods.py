@@ -40,8 +40,8 @@ from jobs.benchmarks.methods_cases import (
 from jobs.benchmarks.methods_figure import draw
 from jobs.benchmarks.timing import memory_kib
 from jobs.console import Show, console
-from jobs.demo import draw_worlds
 from jobs.tables import percent, spread
+from jobs.worlds import draw_worlds
 from reid.recipes import RUNS
 
 
@@ -94,7 +94,8 @@ def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
         train.parse(arguments_of(options, run))  # a wrong option ends here
     for world in options.worlds:
         pair, data = WORLDS[world], os.path.join(options.storage, "data")
-        draw_worlds(data, height=pair.height, width=pair.width, subject=world, show=show)
+        names = (pair.source, pair.target)
+        draw_worlds(names, data, height=pair.height, width=pair.width, show=show)
     found = summaries_of(options, wanted, show=show)
     rows = []
     for at in places:

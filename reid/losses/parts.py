@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from reid.losses.precision import full_precision
+from reid.precision import full_precision
 
 
 def agreement_label_smoothing(

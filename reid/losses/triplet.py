@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from reid.losses.precision import full_precision
+from reid.precision import full_precision
 
 _SMALLEST = 1e-12
 """Floor of a squared distance: below it the square root has no useful gradient."""

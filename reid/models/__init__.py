@@ -11,7 +11,7 @@ from reid.models.network import GlobalNet, NetOutput, PartNet, PoolingName
 from reid.models.pair import NetPair
 from reid.models.part_branches import BranchNet, branch_views
 from reid.models.pooling import GeM, gap, gap_gmp, gmp, part_gap, part_pool
-from reid.models.weights import load_weights, seeded
+from reid.models.weights import below, load_weights, seeded
 
 __all__ = [
     "ECAB",
@@ -28,6 +28,7 @@ __all__ = [
     "NetPair",
     "PartNet",
     "PoolingName",
+    "below",
     "bidirectional_mean",
     "branch_views",
     "classifier",

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from reid.models.attention import SECAB
 from reid.models.heads import BNNeck
-from reid.models.pooling import full_precision, gap, gmp
+from reid.models.pooling import gap, gmp
+from reid.precision import full_precision
 
 
 class EnsembleFusion(nn.Module):

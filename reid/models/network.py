@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from reid.models.attention import ECAB
 from reid.models.backbones import Backbone
 from reid.models.heads import BNNeck, DynamicClassifier, classifier
-from reid.models.pooling import GeM, full_precision, gap, gap_gmp, part_pool
+from reid.models.pooling import GeM, gap, gap_gmp, part_pool
 from reid.models.weights import seeded
+from reid.precision import full_precision
 
 PARTS = ("top", "bottom")
 """The strips of a map, from top to bottom."""
@@ -122,9 +123,8 @@ class PartNet(nn.Module):
     Source: core_reid spec 1c. Everything but the backbone is fresh, its weights drawn from `seed`.
 
     With `attention`, the output holds the strips' gates, so that gradients reach them through this
-    module's own forward (which a distributed wrapper needs). Without it they are computed by
-    `gates` on request, and frozen, since no loss reaches them. `hidden_layers` is that of the ECAB:
-    5 in CORE-ReID, 1 in LF2.
+    module's own forward (which a distributed wrapper needs). Without it nothing uses their blocks,
+    which stay as drawn. `hidden_layers` is that of the ECAB: 5 in CORE-ReID, 1 in LF2.
     """
 
     def __init__(

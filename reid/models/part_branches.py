@@ -65,6 +65,11 @@ class BranchNet(nn.Module):
             part_logits=logits,
         )
 
+    @property
+    def neck(self) -> nn.Module:
+        """Return the global view's neck."""
+        return self.necks["global"]
+
     def classifier(self, view: str) -> nn.Linear:
         """Return a view's classifier, for `reset_from_centers_`."""
         layer = self.classifiers[view]

@@ -14,10 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-def full_precision(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return `values` in float32, or as they are in float64."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+from reid.precision import full_precision
 
 
 def gap(feature_map: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C"]:

@@ -76,6 +76,11 @@ def load_weights(
     module.load_state_dict(given, strict=False)
 
 
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
 def _starts_with(name: str, prefixes: Sequence[str]) -> bool:
     return name.startswith(tuple(prefixes))
 

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from reid.checkpoint import RunState
 from reid.models import load_weights
-from reid.override import override
+from reid.override import override_all
 from reid.recipes import (
     cluster_contrast,
     core_reid_v1_runs,
@@ -21,7 +19,7 @@ from reid.recipes import (
     source_runs,
     spcl_runs,
 )
-from reid.recipes.contract import MEMORY, NO_BACKBONES, Backbones, Method, Recipe, RunConfig, Sizes
+from reid.recipes.contract import MEMORY, NO_STARTS, Method, Recipe, RunConfig, Sizes, Starts
 
 METHODS: dict[str, Method] = {
     "source": source_runs.METHOD,
@@ -48,12 +46,12 @@ def method_of(config: RunConfig) -> str:
     return next(name for name, method in METHODS.items() if type(config) is method.config)
 
 
-def build(config: RunConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES) -> Recipe:
+def build(config: RunConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> Recipe:
     """Return the recipe of a config with its first weights, on the CPU.
 
-    `backbones` are the weights of `config.starts`. Raises ValueError when they do not fit.
+    `starts` are the weights of `config.starts`. Raises ValueError when they do not fit.
     """
-    return METHODS[method_of(config)].recipe(config, sizes=sizes, backbones=backbones)
+    return METHODS[method_of(config)].recipe(config, sizes=sizes, starts=starts)
 
 
 def from_flat(kind: str, values: Mapping[str, Any]) -> RunConfig:
@@ -67,11 +65,10 @@ def from_flat(kind: str, values: Mapping[str, Any]) -> RunConfig:
     else:
         raise ValueError(f"no method has a config called {kind}")
     try:
-        for path, value in values.items():
-            config = override(config, path, tuple(value) if isinstance(value, list) else value)
+        stored = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return override_all(config, stored)
     except KeyError as error:
         raise ValueError(f"the config was made by another version: {error.args[0]}") from None
-    return replace(config)
 
 
 def restore(state: RunState) -> Recipe:
@@ -86,20 +83,14 @@ def restore(state: RunState) -> Recipe:
     return recipe
 
 
-def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose names begin with a prefix, without it."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
 __all__ = [
     "METHODS",
     "RUNS",
-    "Backbones",
     "Method",
     "Recipe",
     "RunConfig",
     "Sizes",
-    "below",
+    "Starts",
     "build",
     "from_flat",
     "method_of",

@@ -38,12 +38,12 @@ from reid.models import GlobalNet, bidirectional_mean
 from reid.recipes.contract import (
     DEMO_DBSCAN,
     DEMO_UNLABELLED,
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     Method,
     OptimConfig,
     RunConfig,
     Sizes,
+    Starts,
     target_draw,
 )
 from reid.recipes.published import IBN_WEIGHTS, Published
@@ -88,10 +88,10 @@ class ClusterContrast:
     views = ("global",)
 
     def __init__(
-        self, config: ClusterContrastConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+        self, config: ClusterContrastConfig, *, sizes: Sizes, starts: Starts = NO_STARTS
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones)
+        trunk = first_backbone(config, starts)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
         group_norms_(self.student, config)
         self.memory = ClusterMemory(

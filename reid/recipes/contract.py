@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypedDict, runtime_checkable
 
@@ -85,9 +86,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        for name in ("height", "width", "num_rounds", "steps_per_round", "eval_every_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        rounds = ("num_rounds", "steps_per_round", "eval_every_rounds")
+        self.check_range("height", "width", *rounds, least=1)
         if self.num_identities < 2 or self.num_instances < 2:
             raise ValueError(
                 f"a batch of {self.num_identities} identities x {self.num_instances} images has no "
@@ -113,6 +113,14 @@ class RunConfig:
         """Whether target images are clustered each round."""
         return True
 
+    def check_range(self, *names: str, least: int = 0, most: int | None = None) -> None:
+        """Raise ValueError for fields outside `least` to `most`."""
+        for name in names:
+            value = getattr(self, name)
+            if not least <= value <= (inf if most is None else most):
+                be = f"be at least {least}" if most is None else f"lie between {least} and {most}"
+                raise ValueError(f"{name} is {value}; it must {be}")
+
     def check_target(self, num_images: int) -> None:
         """Raise ValueError for settings that a target of so many training images cannot train."""
 
@@ -134,9 +142,9 @@ class Sizes:
     """training images of the target"""
 
 
-Backbones = Mapping[str, Mapping[str, Tensor]]
-"""The weights of each of `RunConfig.starts`."""
-NO_BACKBONES: Backbones = MappingProxyType({})
+Starts = Mapping[str, Mapping[str, Tensor]]
+"""The weights of the student of each of `RunConfig.starts`: `backbone.*`, `neck.*` and others."""
+NO_STARTS: Starts = MappingProxyType({})
 
 
 MEMORY = "memory."
@@ -233,7 +241,7 @@ class Method:
 
     config: type[RunConfig]
     recipe: Callable[..., Recipe]
-    """called with (config, sizes=Sizes, backbones=Backbones)"""
+    """called with (config, sizes=Sizes, starts=Starts)"""
     runs: Mapping[str, RunConfig]
     published: Mapping[str, Published] = field(default_factory=dict)
     """what papers say of runs, by the run's name"""
@@ -268,12 +276,10 @@ def check_room(num_clusters: int, max_clusters: int) -> None:
         )
 
 
-def check_teacher(*, num_clusters: int, ema_momentum: float) -> None:
-    """Refuse settings no mean teacher can train with."""
-    if num_clusters < 2:
-        raise ValueError(f"num_clusters is {num_clusters}; it must be at least 2")
-    if not 0 <= ema_momentum <= 1:
-        raise ValueError(f"ema_momentum is {ema_momentum}; it must lie between 0 and 1")
+def check_teacher(config: RunConfig) -> None:
+    """Refuse what no mean teacher trains with: its `num_clusters`, `ema_momentum`, `smoothing`."""
+    config.check_range("num_clusters", least=2)
+    config.check_range("ema_momentum", "smoothing", most=1)
 
 
 class DemoSettings(TypedDict):

@@ -42,10 +42,10 @@ from reid.clustering import ShardPool
 from reid.data.augment import AugmentConfig
 from reid.models import EnsembleFusion, NetOutput, PartNet, bidirectional_mean, ema_copy, part_pool
 from reid.recipes.contract import (
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     OptimConfig,
     Sizes,
+    Starts,
     check_clusters,
     check_teacher,
 )
@@ -96,7 +96,7 @@ class CoreReIDV1Config(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+        check_teacher(self)
 
     @property
     def starts(self) -> dict[str, str]:
@@ -121,10 +121,10 @@ class CoreReIDV1:
     views = VIEWS
 
     def __init__(
-        self, config: CoreReIDV1Config, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+        self, config: CoreReIDV1Config, *, sizes: Sizes, starts: Starts = NO_STARTS
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones, "initial")
+        trunk = first_backbone(config, starts, "initial")
         net = PartNet(trunk, config.num_clusters, attention=config.ecab, seed=config.seed)
         group_norms_(net, config)
         self.student = FusedStudent(

@@ -39,10 +39,10 @@ from torch.nn import functional as F
 from reid.clustering import ShardPool
 from reid.models import SECAB, EnsembleFusion, PartNet, bidirectional_mean, ema_copy, seeded
 from reid.recipes.contract import (
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     OptimConfig,
     Sizes,
+    Starts,
     check_clusters,
     check_teacher,
 )
@@ -89,7 +89,7 @@ class CoreReIDV2Config(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+        check_teacher(self)
 
     @property
     def starts(self) -> dict[str, str]:
@@ -107,10 +107,10 @@ class CoreReIDV2:
     views = VIEWS
 
     def __init__(
-        self, config: CoreReIDV2Config, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+        self, config: CoreReIDV2Config, *, sizes: Sizes, starts: Starts = NO_STARTS
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones, "initial")
+        trunk = first_backbone(config, starts, "initial")
         net = PartNet(trunk, config.num_clusters, attention=True, seed=config.seed)
         group_norms_(net, config)
         channels = trunk.num_channels

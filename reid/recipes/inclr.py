@@ -19,6 +19,7 @@ The paper leaves much open, and no code was released; what it does not say is a 
   (default) weighs the mean over parts, as PPLR; `num_parts` gives the sum of Eq. 2.
 - `mmt_soft=True` (default): MMT's soft losses beside Eq. 8, which omits them.
 - `credibility="trained"` (default): p(y|x) of Eq. 7 is the classifier's; "external": C_u's.
+- `neck="source"` (default) starts with the necks of the source networks, "fresh" does not.
 - C_u's rows are the global centres of the round's clusters, at unit length.
 - `accuracy_scale=0` gives all images of IGMO the weight 1; `accuracy=0` leaves IGMO out.
 - `part_distance=0` retrieves by the global feature alone (published 79.9 % for 82.2 %).
@@ -44,7 +45,7 @@ from reid.losses import accuracy_weights, center_logits, weighted_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import BranchNet, bidirectional_mean, branch_views, ema_step_, reset_from_centers_
 from reid.recipes import mutual
-from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, check_room, round_seed
+from reid.recipes.contract import NO_STARTS, Sizes, Starts, check_room, round_seed
 from reid.recipes.mutual import MutualConfig
 from reid.recipes.part_refinement import label_parts, refined_losses
 from reid.types import Batch, PseudoLabels
@@ -81,23 +82,19 @@ class INCLRConfig(MutualConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        for name in ("num_parts", "agreement_neighbors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.part_distance < 0:
-            raise ValueError(f"part_distance is {self.part_distance}; it must not be negative")
+        self.check_range("num_parts", "agreement_neighbors", least=1)
+        self.check_range("onehot_weight", most=1)
+        self.check_range("part_identity", "accuracy", "accuracy_scale", "part_distance")
 
 
 class INCLR:
     """Two students and two teachers, whose parts have classifiers of their own."""
 
-    def __init__(
-        self, config: INCLRConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
-    ) -> None:
+    def __init__(self, config: INCLRConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
         self.views = branch_views(config.num_parts)
         self.student, self.teacher = mutual.pairs(
-            config, backbones, partial(BranchNet, num_parts=config.num_parts)
+            config, starts, partial(BranchNet, num_parts=config.num_parts)
         )
         self.memory = RoundMemory(
             {

@@ -35,6 +35,7 @@ RUNS: dict[str, INCLRConfig] = {
     "inclr-demo": INCLRConfig(
         **DEMO_BUDGET,
         second_initial="source-demo-seed2",
+        neck="fresh",
         dbscan=DEMO_DBSCAN,
         num_parts=2,  # the source runs' map has 2 rows
     ),

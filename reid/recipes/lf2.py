@@ -52,10 +52,10 @@ from reid.models import (
     part_pool,
 )
 from reid.recipes.contract import (
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     OptimConfig,
     Sizes,
+    Starts,
     check_clusters,
     check_teacher,
 )
@@ -105,7 +105,7 @@ class LF2Config(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+        check_teacher(self)
 
     @property
     def starts(self) -> dict[str, str]:
@@ -143,11 +143,9 @@ class LF2:
 
     views = VIEWS
 
-    def __init__(
-        self, config: LF2Config, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
-    ) -> None:
+    def __init__(self, config: LF2Config, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones, "initial")
+        trunk = first_backbone(config, starts, "initial")
         net = PartNet(trunk, config.num_clusters, seed=config.seed, attention=True, hidden_layers=1)
         group_norms_(net, config)
         self.student = FusedStudent(
@@ -156,6 +154,8 @@ class LF2:
         self.teacher = ema_copy(net)
         if config.fusion != "trained":
             self.student.freeze_fusion_()
+        elif config.gate == "faded":  # an MLP of zeros has nothing to learn
+            net.attention.requires_grad_(False)
         self.networks = nn.ModuleDict({"student": self.student, "teacher": self.teacher})
         self.draws = view_draws(config, three=config.batches == "three")
 

@@ -34,11 +34,11 @@ from reid.models import (
 )
 from reid.recipes.contract import (
     DEMO_BUDGET,
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     Method,
     OptimConfig,
     Sizes,
+    Starts,
     check_clusters,
     check_teacher,
     round_seed,
@@ -66,7 +66,7 @@ class MeanTeacherConfig(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+        check_teacher(self)
 
     @property
     def starts(self) -> dict[str, str]:
@@ -84,10 +84,10 @@ class MeanTeacher:
     views = ("global",)
 
     def __init__(
-        self, config: MeanTeacherConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
+        self, config: MeanTeacherConfig, *, sizes: Sizes, starts: Starts = NO_STARTS
     ) -> None:
         self.config, self.sizes = config, sizes
-        trunk = first_backbone(config, backbones, "initial")
+        trunk = first_backbone(config, starts, "initial")
         self.student = GlobalNet(
             trunk, config.num_clusters, seed=config.seed, pooling="gap_gmp", view="after_neck"
         )

@@ -17,6 +17,7 @@ Variants where paper and released code disagree, or that the code adds (spec 2.3
 - `steps_per_round`: 400 (default, released scripts) or 800 (paper).
 - `soft_identity` and `soft_triplet`: 0.5 and 0.8 (default, paper); 1.0 is better on some pairs.
 - `inference`: which teacher's features are the method's.
+- `neck="source"` (default, code): the source networks' necks come along; "fresh": they do not.
 - Dropout, which released code offers and leaves at 0, is not built.
 
 NOTE: features are means over an image and its mirror, as those of all methods here; released code
@@ -47,7 +48,7 @@ from reid.dist import unwrap
 from reid.losses import smoothed_cross_entropy
 from reid.memory import RoundMemory
 from reid.models import GlobalNet, bidirectional_mean, ema_step_, reset_from_centers_
-from reid.recipes.contract import NO_BACKBONES, Backbones, Sizes, check_room, round_seed
+from reid.recipes.contract import NO_STARTS, Sizes, Starts, check_room, round_seed
 from reid.recipes.mutual import (
     MutualConfig,
     hard_triplets,
@@ -81,6 +82,8 @@ class MMTConfig(MutualConfig):
         super().__post_init__()
         # The rest of what DBSCAN is given; its eps is found, so any that passes will do.
         DBSCANConfig(k1=self.k1, k2=self.k2, eps=0.5, min_samples=self.min_samples)
+        # What is left of 1 is the hard term's.
+        self.check_range("soft_identity", "soft_triplet", most=1)
         if not 0 < self.eps_share <= 1:
             raise ValueError(f"eps_share is {self.eps_share}; it must be above 0 and up to 1")
 
@@ -90,11 +93,9 @@ class MMT:
 
     views = ("global",)
 
-    def __init__(
-        self, config: MMTConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
-    ) -> None:
+    def __init__(self, config: MMTConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
-        self.student, self.teacher = pairs(config, backbones, GlobalNet)
+        self.student, self.teacher = pairs(config, starts, GlobalNet)
         # 0 until the labels of a first round by DBSCAN have come.
         self.memory = RoundMemory({"eps": torch.tensor(0.0, dtype=torch.float64)})
         self.networks = nn.ModuleDict(

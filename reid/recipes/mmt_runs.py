@@ -58,7 +58,7 @@ def _name(source: str, target: str, labels: int | str, backbone: BackboneName = 
     return pair_name("mmt", source, end, backbone=backbone, usual="resnet50")
 
 
-_DEMO = MMTConfig(**DEMO_BUDGET, second_initial="source-demo-seed2")
+_DEMO = MMTConfig(**DEMO_BUDGET, second_initial="source-demo-seed2", neck="fresh")
 
 RUNS: dict[str, MMTConfig] = {
     **{

@@ -16,11 +16,11 @@ from torch.nn import functional as F
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw
 from reid.losses import soft_cross_entropy, soft_softmax_triplet, softmax_triplet
-from reid.models import NetOutput, NetPair, ema_copy
+from reid.models import BranchNet, GlobalNet, NetOutput, NetPair, below, ema_copy, load_weights
 from reid.recipes.contract import (
-    Backbones,
     OptimConfig,
     RunConfig,
+    Starts,
     check_clusters,
     check_teacher,
     target_draw,
@@ -29,7 +29,7 @@ from reid.recipes.mining import MiningConfig, mined
 from reid.recipes.start import first_backbone, group_norms_
 from reid.types import Batch
 
-Net = TypeVar("Net", bound=nn.Module)
+Net = TypeVar("Net", GlobalNet, BranchNet)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,8 @@ class MutualConfig(MiningConfig):
     """where the first student starts: a source run (trained first when missing) or a checkpoint"""
     second_initial: str
     """where the second student starts: a source run of another seed"""
+    neck: Literal["source", "fresh"] = "source"
+    """where the neck of the global feature starts: with its backbone (released), or anew"""
     cluster: Literal["kmeans", "dbscan"] = "kmeans"
     """how target images are labelled; DBSCAN leaves outliers without a label"""
     num_clusters: int = 500
@@ -64,7 +66,8 @@ class MutualConfig(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        check_teacher(num_clusters=self.num_clusters, ema_momentum=self.ema_momentum)
+        check_teacher(self)
+        self.check_range("soft_identity", "soft_triplet")
 
     @property
     def starts(self) -> dict[str, str]:
@@ -83,18 +86,20 @@ class MutualConfig(MiningConfig):
 
 
 def pairs(
-    config: MutualConfig, backbones: Backbones, build: Callable[..., Net]
+    config: MutualConfig, starts: Starts, build: Callable[..., Net]
 ) -> tuple[NetPair[Net], NetPair[Net]]:
     """Return students and mean teachers; `build` makes a network of a backbone."""
     nets = []
     for place, start in enumerate(config.starts):
         seed = config.seed + place
         net = build(
-            first_backbone(config, backbones, start, seed=seed),
+            first_backbone(config, starts, start, seed=seed),
             config.max_classes,
             seed=seed,
             dynamic_classes=config.cluster == "dbscan",
         )
+        if config.neck == "source" and start in starts:
+            load_weights(net.neck, below(starts[start], "neck."))
         group_norms_(net, config)
         nets.append(net)
     students = NetPair(*nets)

@@ -44,10 +44,10 @@ from reid.models import (
     reset_from_centers_,
 )
 from reid.recipes.contract import (
-    NO_BACKBONES,
-    Backbones,
+    NO_STARTS,
     OptimConfig,
     Sizes,
+    Starts,
     check_room,
     target_draw,
 )
@@ -87,25 +87,18 @@ class PPLRConfig(MiningConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         super().__post_init__()
-        for name in ("num_parts", "agreement_neighbors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("onehot_weight", "smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1")
-        if self.camera_weight < 0:
-            raise ValueError(f"camera_weight is {self.camera_weight}; it must not be negative")
+        self.check_range("num_parts", "agreement_neighbors", least=1)
+        self.check_range("onehot_weight", "smoothing", most=1)
+        self.check_range("camera_weight")
 
 
 class PPLR:
     """One network whose parts have classifiers of their own."""
 
-    def __init__(
-        self, config: PPLRConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
-    ) -> None:
+    def __init__(self, config: PPLRConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
         self.views = branch_views(config.num_parts)
-        trunk = first_backbone(config, backbones)
+        trunk = first_backbone(config, starts)
         self.student = BranchNet(
             trunk,
             config.max_clusters,

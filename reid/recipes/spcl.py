@@ -36,7 +36,7 @@ from reid.clustering import DBSCANConfig, ShardPool, cluster_means, self_paced_c
 from reid.data.augment import UNTINTED, AugmentConfig
 from reid.data.steps import Draw, ListDraw, Table
 from reid.dist import unwrap
-from reid.memory import HybridMemory
+from reid.memory import HybridMemory, sums_by_class
 from reid.models import (
     GlobalNet,
     bidirectional_mean,
@@ -44,7 +44,7 @@ from reid.models import (
     domains,
     one_domain,
 )
-from reid.recipes.contract import NO_BACKBONES, Backbones, Extract, OptimConfig, RunConfig, Sizes
+from reid.recipes.contract import NO_STARTS, Extract, OptimConfig, RunConfig, Sizes, Starts
 from reid.recipes.start import first_backbone, group_norms_
 from reid.types import OUTLIER, Batch, PseudoLabels
 
@@ -103,12 +103,10 @@ class SpCL:
 
     views = ("global",)
 
-    def __init__(
-        self, config: SpCLConfig, *, sizes: Sizes, backbones: Backbones = NO_BACKBONES
-    ) -> None:
+    def __init__(self, config: SpCLConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
         start = None if config.initial is None else "initial"
-        trunk = first_backbone(config, backbones, start)
+        trunk = first_backbone(config, starts, start)
         self.student = GlobalNet(trunk, None, seed=config.seed, pooling=config.pooling)
         group_norms_(self.student, config)
         if config.with_source:
@@ -138,8 +136,7 @@ class SpCL:
             labels = torch.from_numpy(tables["source"].labels["identity"]).to(rows.device)
             with one_domain(self.student, 0):  # what the source's features are trained with
                 images = extract("source", self.embed)
-            sums = rows.new_zeros(self.num_classes, rows.shape[1])
-            rows = torch.cat([sums.index_add_(0, labels, images), rows])
+            rows = torch.cat([sums_by_class(images, labels, self.num_classes), rows])
         self.memory.reset(rows, torch.arange(len(rows)))
 
     def remembered(self) -> dict[str, Float[Tensor, "N D"]]:

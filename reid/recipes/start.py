@@ -2,12 +2,12 @@
 
 from torch import nn
 
-from reid.models import Backbone, convert_ghost_norm_, load_weights, resnet
-from reid.recipes.contract import Backbones, RunConfig
+from reid.models import Backbone, below, convert_ghost_norm_, load_weights, resnet
+from reid.recipes.contract import RunConfig, Starts
 
 
 def first_backbone(
-    config: RunConfig, backbones: Backbones, start: str | None = None, *, seed: int | None = None
+    config: RunConfig, starts: Starts, start: str | None = None, *, seed: int | None = None
 ) -> Backbone:
     """Return a run's backbone with its first weights: those of the start, a field of the config.
 
@@ -21,8 +21,8 @@ def first_backbone(
         last_stride=config.stride,
         seed=config.seed if seed is None else seed,
     )
-    if start is not None and start in backbones:
-        load_weights(backbone, backbones[start])
+    if start is not None and start in starts:
+        load_weights(backbone, below(starts[start], "backbone."))
     return backbone
 
 

@@ -13,13 +13,13 @@ from cluster import checkpoints, pipeline
 from cluster.config import ClusterConfig
 from cluster.inputs import Inputs, cache_folder, open_inputs
 from cluster.storage import Folder
-from cluster.worker import BACKBONE, backbone_weights
+from cluster.worker import start_weights
 from reid.data.datasets import market1501
 from reid.data.datasets.reading import CountWarning
 from reid.data.datasets.table import write_table
 from reid.data.encoded_store import EncodedStore
 from reid.data.miniature import write_miniature
-from reid.recipes import RUNS, below
+from reid.recipes import RUNS
 
 Config = Callable[..., Any]
 
@@ -241,12 +241,12 @@ def test_initial_that_is_not_there(config: Any, place: ClusterConfig, refused: A
     assert words == "there is no checkpoint in /nowhere/x/checkpoints; give a run or a checkpoint"
 
 
-def test_backbone_weights_are_the_checkpoints(tiny_runs: Any) -> None:
+def test_start_weights_are_the_checkpoints_students(tiny_runs: Any) -> None:
     state = checkpoints.read(tiny_runs.source)
-    found = backbone_weights(tiny_runs.source, "resnet18", option="initial")
-    assert found.keys() == below(state.networks, BACKBONE).keys()
-    assert len(found) > 100
-    assert all(value.equal(state.networks[BACKBONE + name]) for name, value in found.items())
+    found = start_weights(tiny_runs.source, "resnet18", option="initial")
+    assert {f"student.{name}" for name in found} == set(state.networks)
+    assert {name.split(".")[0] for name in found} == {"backbone", "neck", "classifier"}
+    assert all(value.equal(state.networks[f"student.{name}"]) for name, value in found.items())
 
 
 def test_two_tables_have_folders_of_their_own(

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.submission import ADDRESS_VARIABLES, JobState
 from jobs import submit
-from jobs.submit import Options, commands, main, request
+from jobs.submit import Options, checked, commands, main, request
 
 TRAIN = shlex.split(
     "train core_reid_v2-demo --num-rounds 3 --cluster.storage s3://bucket/runs "
@@ -21,6 +21,14 @@ def test_every_command_can_be_submitted() -> None:
     files = Path(submit.__file__).parent.glob("*.py")
     runnable = {file.stem for file in files if '__name__ == "__main__"' in file.read_text()}
     assert set(commands()) == runnable - {"submit"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_can_be_checked(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        checked([command, "--help"])
+    assert ended.value.code == 0
+    assert f"jobs.{command}" in capsys.readouterr().out
 
 
 def test_what_is_sent() -> None:

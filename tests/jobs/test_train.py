@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from cluster import pipeline
 from cluster.config import ClusterConfig
 from cluster.storage import Folder
-from jobs import train
+from jobs import train, worlds
 from jobs.tables import results_table
+from reid.data.world import read_description
 from reid.recipes import RUNS
 
 Capture = pytest.CaptureFixture[str]
@@ -77,8 +79,32 @@ def test_missing_data_folder(refused: Refused, tmp_path: Path) -> None:
         *("--cluster.storage", str(tmp_path / "runs")),
         *("--cluster.data-root", str(tmp_path / "nowhere")),
     ]
-    line = one_line(refused("core_reid_v2-demo", *place))
-    assert f"{tmp_path}/nowhere/synthetic_b is no Market-1501: expected bounding_box_train" in line
+    line = one_line(refused("core_reid_v2-cuhk03_np-market1501", *place))
+    assert f"{tmp_path}/nowhere/market1501 is no Market-1501: expected bounding_box_train" in line
+
+
+def test_built_in_worlds_are_drawn_once_and_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"num_train_identities": 2, "num_test_identities": 2, "num_train_images": 8}
+    small = {name: replace(world, **few) for name, world in worlds.WORLDS.items()}
+    monkeypatch.setattr(worlds, "WORLDS", small)
+    config = replace(RUNS["core_reid_v2-demo"], height=32, width=16)
+    where = ClusterConfig(data_root=str(tmp_path))
+    told: list[str] = []
+
+    def show(what: str, done: int, total: int, note: str) -> None:
+        told.append(what)
+
+    worlds.draw_missing(config, where, show=show)
+    assert set(told) == {"draw synthetic_a", "draw synthetic_b"}
+    world = read_description(tmp_path / "synthetic_b")
+    assert (world["domain"], world["height"], world["width"]) == ("b", 32, 16)
+    told.clear()
+    worlds.draw_missing(replace(config, height=64), where, show=show)
+    assert not told
+    worlds.draw_missing(replace(config, target="cuhk03_np", source="folder"), where, show=show)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["synthetic_a", "synthetic_b"]
 
 
 def test_norm_groups_that_workers_cannot_make(refused: Refused, small_options: Options) -> None:

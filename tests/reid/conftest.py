@@ -18,7 +18,7 @@ from reid.data.synthetic import WorldConfig, write_world
 from reid.evaluate import Evaluation, TestSplit
 from reid.extract import features, rank_rows
 from reid.fit import Labelling
-from reid.models import BackboneName, resnet
+from reid.models import BackboneName, GlobalNet, resnet
 from reid.recipes import RUNS, RunConfig, build
 from reid.recipes.contract import Recipe, Sizes
 from reid.types import Report, Split
@@ -160,11 +160,12 @@ def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
 
     @cache
     def trained(name: BackboneName, seed: int) -> dict[str, torch.Tensor]:
-        return resnet(name, weights=None, last_stride=1, seed=seed).state_dict()
+        backbone = resnet(name, weights=None, last_stride=1, seed=seed)
+        return GlobalNet(backbone, None, seed=seed).state_dict()
 
     def make(config: RunConfig) -> Recipe:
         starts = {name: trained(config.backbone, i) for i, name in enumerate(config.starts)}
-        return build(config, sizes=tiny_world.sizes, backbones=starts)
+        return build(config, sizes=tiny_world.sizes, starts=starts)
 
     return make
 

@@ -9,7 +9,7 @@ import torch
 from reid.checkpoint import RunState
 from reid.fit import snapshot
 from reid.optim import make_optimizer
-from reid.override import config_hash, differences, flatten, override
+from reid.override import config_hash, differences, flatten, override, override_all
 from reid.recipes import RUNS, from_flat, method_of, restore
 
 
@@ -87,6 +87,19 @@ def test_a_run_is_named_after_its_method(name):
     assert name.startswith(
         (f"{method_of(RUNS[name])}-", f"{method_of(RUNS[name])}_usl-", "supervised")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("cluster_contrast-demo", {"dbscan.k1": 5, "dbscan.k2": 3}),
+        ("mmt-dbscan-demo", {"k1": 5, "k2": 3}),
+        ("spcl-demo", {"dbscan.eps": 0.99, "eps_gap": 0.001}),
+    ],
+)
+def test_values_that_only_go_together_survive_the_flat_form(name, values):
+    config = override_all(RUNS[name], values)
+    assert from_flat(type(config).__name__, flatten(config)) == config
 
 
 def test_from_flat_refuses_what_this_version_lacks():

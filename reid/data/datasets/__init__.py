@@ -105,7 +105,7 @@ DATASETS: dict[str, Reader] = {
 
 
 def load(name: str, root: str | os.PathLike[str], *, strict: bool = False) -> Dataset:
-    """Read the data set called `name` from the folder `root`; a table also from object storage.
+    """Read the data set called `name` from `root`: its folder, or s3:// where it is a packed table.
 
     Raises ValueError for an unknown name (with the nearest known ones), for a folder that is not as
     that data set's reader expects, and, if `strict`, for counts other than the published ones;
@@ -115,9 +115,5 @@ def load(name: str, root: str | os.PathLike[str], *, strict: bool = False) -> Da
         near = difflib.get_close_matches(name, DATASETS)
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(DATASETS)}"
         raise ValueError(f"there is no data set {name!r}; {hint}")
-    if is_remote(os.fspath(root)) and name != table.NAME:
-        raise ValueError(
-            f"{name} is read from a local folder, not from {root}; write it there as a table with "
-            f"`python -m jobs.index {name} --root FOLDER --pack {root}` and read that as `table`"
-        )
-    return replace(DATASETS[name](root, strict=strict), name=name)
+    read = table.load if is_remote(os.fspath(root)) else DATASETS[name]
+    return replace(read(root, strict=strict), name=name)

@@ -6,6 +6,7 @@
 
 The table may lie at s3://bucket/prefix, its images there too, and these packed into shards by
 `python -m jobs.index NAME --root DIR --pack OUT` (`reid.data.files` says how images are named).
+There every data set is read so, under its own name.
 
     pid        an identity: whole numbers stay as they are (-1 junk, 0 a distractor); where the
                column holds names, the rank of the name among the sorted names of the table
@@ -43,7 +44,10 @@ def _find(root: str) -> str:
         for name in FILES:
             if files.is_file(f"{root}/{name}"):
                 return f"{root}/{name}"
-        raise ValueError(f"{root} holds no table: expected {' or '.join(FILES)} in it")
+        raise ValueError(
+            f"{root} holds no table: expected {' or '.join(FILES)} in it, as `python -m jobs.index "
+            f"NAME --root FOLDER --pack {root}` writes it"
+        )
     if not files.is_file(root):
         raise ValueError(f"the table {root} is missing: expected a .csv or .parquet file there")
     check_suffix(root)

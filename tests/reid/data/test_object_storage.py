@@ -303,11 +303,15 @@ def test_refused_credentials_are_said_once_and_at_once(dataset, tmp_path, s3):
     assert s3.num_requests() - before < 5
 
 
-def test_other_readers_say_how_to_get_there():
-    with pytest.raises(
-        ValueError, match=r"market1501 is read from a local folder, .* --pack s3://b"
-    ):
-        load("market1501", "s3://b/market1501")
+def test_a_packed_data_set_keeps_its_name(dataset, s3):
+    place = f"{s3.bucket}/market1501"
+    with pytest.raises(ValueError, match=f"^{place} holds no table: .* --pack {place}` writes it$"):
+        load("market1501", place)
+    pack(build_index(dataset), place)
+    found, same = load("market1501", place), load("table", place)
+    assert found.name == "market1501"
+    np.testing.assert_array_equal(found.train.path, same.train.path)
+    np.testing.assert_array_equal(found.train.pid, dataset.train.pid)
 
 
 @pytest.mark.parametrize(

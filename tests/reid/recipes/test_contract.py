@@ -64,11 +64,14 @@ def test_core_reid_v2(fusion, batches, tiny_configs, check_recipe):
         ("cluster_contrast", {"memory_update": "hard", "pooling": "gap", "norm_group": 4}),
         ("pplr", {"camera_weight": 0.5, "norm_group": 4, "aals_from": 0}),
         ("mmt", {"norm_group": 4, "mining": "local", "inference": "second"}),
+        ("mmt_dbscan", {"neck": "source", "norm_group": 4}),
+        ("inclr", {"neck": "source", "part_distance": 0.0}),
         ("inclr", {"cluster": "kmeans", "credibility": "external", "aals_from": 0}),
         ("spcl", {"centroids": "mean", "norm_group": 4, "self_paced": False}),
         ("core_reid_v1", {"fusion": "trained", "batches": "three", "norm_group": 4}),
         ("core_reid_v1", {"ecab": False, "fusion": "trained"}),
         ("lf2", {"fusion": "none", "gate": "faded"}),
+        ("lf2", {"fusion": "trained", "gate": "faded"}),
         ("mean_teacher", {"norm_group": 4}),
         ("source", {"norm_group": 4}),
         ("lf2", {"gate": "slides", "fusion": "trained", "batches": "three"}),
@@ -139,11 +142,10 @@ def test_optimizer_settings_that_cannot_train_are_refused():
 
 
 def test_teacher_settings_that_cannot_train_are_refused():
-    check_teacher(num_clusters=2, ema_momentum=1.0)
-    with pytest.raises(ValueError, match="num_clusters is 1"):
-        check_teacher(num_clusters=1, ema_momentum=0.5)
-    with pytest.raises(ValueError, match=r"ema_momentum is 1\.5"):
-        CoreReIDV2Config(initial="", num_clusters=2, ema_momentum=1.5)
+    check_teacher(CoreReIDV2Config(initial="", num_clusters=2, ema_momentum=1.0, smoothing=0.0))
+    for field, value in (("num_clusters", 1), ("ema_momentum", 1.5), ("smoothing", -0.1)):
+        with pytest.raises(ValueError, match=f"{field} is {value}; it must "):
+            CoreReIDV2Config(**{"initial": "", field: value})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from sklearn.cluster import DBSCAN
 
 from reid.clustering import jaccard_distance, split
+from reid.models import GlobalNet, resnet
+from reid.recipes import Sizes, build
 from reid.recipes.mmt import MMTConfig
 from reid.types import OUTLIER, Batch, PseudoLabels
 
@@ -120,6 +122,27 @@ def test_the_students_start_apart(make):
     assert not torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
     first, second = make().teacher.nets
     assert not torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
+
+
+@pytest.mark.parametrize("method", ["mmt", "mmt_dbscan", "inclr"])
+def test_global_necks_come_with_the_source_networks_unless_fresh(method, tiny_configs):
+    config = replace(tiny_configs[method], norm_group=4)
+    sources = [
+        GlobalNet(resnet(config.backbone, weights=None, last_stride=1, seed=i), None, seed=i)
+        for i in (1, 2)
+    ]
+    for value, net in enumerate(sources, start=3):
+        net.neck.running_mean.fill_(value)
+    starts = dict(zip(config.starts, (net.state_dict() for net in sources), strict=True))
+    for neck, expected in (("source", (3.0, 4.0)), ("fresh", (0.0, 0.0))):
+        sizes = Sizes(num_identities=0, num_images=64)
+        made = build(replace(config, neck=neck), sizes=sizes, starts=starts)
+        for pair in (made.student, made.teacher):
+            for net, value in zip(pair.nets, expected, strict=True):
+                assert set(net.neck.running_mean.tolist()) == {value}
+                for name, other in net.named_buffers():
+                    if name.startswith("necks.part") and name.endswith("running_mean"):
+                        assert not other.any()
 
 
 def test_both_teachers_follow_with_a_growing_momentum_and_keep_their_statistics(make):

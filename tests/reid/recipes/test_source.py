@@ -129,7 +129,8 @@ def test_a_source_run_begins_with_another_ones_backbone(recipe, tiny_configs):
     config = replace(tiny_configs["source"], initial="first", seed=tiny_configs["source"].seed + 1)
     assert config.starts == {"initial": "first"}
     sizes = Sizes(num_identities=8, num_images=64)
-    made = Source(config, sizes=sizes, backbones={"initial": weights})
+    starts = {"initial": {f"backbone.{name}": value for name, value in weights.items()}}
+    made = Source(config, sizes=sizes, starts=starts)
     drawn = Source(replace(config, initial=None), sizes=sizes)
     for name, value in made.student.backbone.state_dict().items():
         assert torch.equal(value, weights[name]), name

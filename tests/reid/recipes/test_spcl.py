@@ -114,7 +114,8 @@ def test_a_source_run_gives_the_first_weights(config):
     trained = replace(config, initial="a run")
     assert trained.starts == {"initial": "a run"}
     weights = resnet("resnet18", weights=None, last_stride=1, seed=9).state_dict()
-    made = SpCL(trained, sizes=SIZES, backbones={"initial": weights})
+    starts = {"initial": {f"backbone.{name}": value for name, value in weights.items()}}
+    made = SpCL(trained, sizes=SIZES, starts=starts)
     torch.testing.assert_close(made.student.backbone.conv1.weight, weights["conv1.weight"])
 
 

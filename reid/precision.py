@@ -1,4 +1,4 @@
-"""The precision that losses are computed in."""
+"""The precision that features and losses are computed in, also behind bfloat16 networks."""
 
 import torch
 from jaxtyping import Float
