@@ -59,11 +59,8 @@ class Inputs:
     """the tables trained and tested on, for the tracker"""
 
 
-def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
-    """Read the data sets of a run and decode their images once.
-
-    Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
-    """
+def check_batch(config: RunConfig, where: ClusterConfig) -> None:
+    """Refuse a batch that some number of workers a run may have cannot share."""
     for workers in where.world_sizes:
         if workers and config.num_identities % workers:
             raise ValueError(
@@ -77,6 +74,14 @@ def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> I
                 f"{max(1, workers)} workers has {share}: give a divisor of {share} with "
                 "--norm-group, or None for all of a worker's images"
             )
+
+
+def open_inputs(config: RunConfig, where: ClusterConfig, *, show: Progress) -> Inputs:
+    """Read the data sets of a run and decode their images once.
+
+    Raises ValueError naming what is missing or unfit: a folder, a split, images, identities.
+    """
+    check_batch(config, where)
     target = open_data(*_place(config.target, where), where, show=show)
     if not len(target.query):
         raise ValueError(
