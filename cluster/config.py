@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
-from cluster.redaction import check_no_secrets
+from cluster.redaction import check_no_secrets, redacted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +134,10 @@ class ClusterConfig:
 
 
 def has_password(uri: str) -> bool:
-    """Whether an address carries a password."""
+    """Whether an address carries a password, or a token in its query."""
     parts = urlsplit(uri)
-    return parts.password is not None or "password=" in parts.query
+    query = f"?{parts.query}"
+    return parts.password is not None or redacted(query) != query
 
 
 def named_values(values: Sequence[str], *, option: str) -> dict[str, str]:

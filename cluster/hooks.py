@@ -92,9 +92,10 @@ class RunHooks:
 
     def save(self, state: RunState) -> None:
         """Keep the state, and apart from the others when its round scored best so far."""
-        checkpoints.save(self.run, state)
+        # The best one first: who is killed in between repeats the round, and writes both again.
         if self.keep_best and state.step == 0 and best_round(self.run) == state.round - 1:
             self.run.write(BEST, to_bytes(state))
+        checkpoints.save(self.run, state)
 
     def progress(self, what: str, done: int, total: int, *, note: str = "") -> None:
         """Show how far a part of a round is."""

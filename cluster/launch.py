@@ -25,6 +25,8 @@ from cluster.worker import Job, work
 
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """set in drivers that Ray's Jobs API started"""
+CLUSTERING_LIMIT_S = 24 * 3600
+"""how long ranks wait for rank 0 while it clusters; when it dies the group ends at once"""
 NEVER_RAN = "it was cancelled before it started running"
 """what Ray says of every actor when the cluster cannot call its driver back"""
 
@@ -170,7 +172,7 @@ def scaling(where: ClusterConfig) -> ray.train.ScalingConfig:
 def _trainer(job: Job, link: RayLink, listen: Listen | None) -> TorchTrainer:
     where = job.where
     os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = str(where.start_timeout_s)
-    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(where.call_timeout_s)
+    os.environ["RAY_TRAIN_COLLECTIVE_TIMEOUT_S"] = str(CLUSTERING_LIMIT_S)
     return TorchTrainer(
         partial(work, job, link),  # not as train_loop_config, which the controller would unpack
         torch_config=TorchConfig(

@@ -10,16 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cluster import checkpoints
+from cluster import direct
 from cluster.card import Card, with_scores
 from cluster.hooks import best_round, ranking_file
 from cluster.inputs import Inputs
 from cluster.storage import Folder
 from cluster.tracking import Tracker
 from cluster.uploads import PICTURE, PLOT, SUMMARY, deliver
-from cluster.worker import Job, pick_device
+from cluster.worker import Job
 from reid.data.steps import ImageStore
-from reid.evaluate import Evaluation, evaluate, metrics
+from reid.evaluate import Evaluation, metrics
 from reid.evaluation.report import (
     Ranking,
     choose_queries,
@@ -28,7 +28,7 @@ from reid.evaluation.report import (
     save_figure,
 )
 from reid.override import config_hash
-from reid.recipes import build, method_of, restore
+from reid.recipes import method_of
 from reid.types import Retrieval
 
 NUM_QUERIES = 6
@@ -59,7 +59,7 @@ def conclude(
     if not job.config.clusters:
         summary |= {"direct_transfer": chosen["metrics"], "adapted": None}
     else:
-        before = score_first(job, inputs)
+        before = direct.kept(job.folder)
         summary |= {"direct_transfer": metrics(before.scores), "adapted": chosen["metrics"]}
         figures[PICTURE] = draw_rankings(job, inputs, before=before, chosen=chosen)
     summary |= {
@@ -80,20 +80,6 @@ def conclude(
     # Last: a run that is killed before it concludes again, and is sent again.
     job.folder.write_json(SUMMARY, summary)
     return summary
-
-
-def score_first(job: Job, inputs: Inputs) -> Evaluation:
-    """Return what is found on the target's test split before any adaptation: direct transfer.
-
-    By the (first) pre-trained network where the run starts from one, else by its first weights.
-    """
-    device = pick_device(job.where)
-    if job.starts:
-        recipe = restore(checkpoints.read(next(iter(job.starts.values()))))
-    else:
-        recipe = build(job.config, sizes=inputs.sizes)
-    recipe.networks.to(device)
-    return evaluate(recipe, inputs.test, device=device)
 
 
 def read_rounds(run: Folder) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from cluster import checkpoints
+from cluster import checkpoints, direct
 from cluster.board import Show
 from cluster.card import begin, card_of
 from cluster.checkpoints import NoCheckpoint
@@ -19,7 +19,7 @@ from cluster.nodes import Sampler, everywhere, here
 from cluster.outcome import conclude
 from cluster.storage import Folder
 from cluster.uploads import SUMMARY, TakeSamples, sending, stop
-from cluster.worker import Job, start_weights
+from cluster.worker import Job, check_backbone, start_weights
 from reid.checkpoint import RunState
 from reid.override import differences, flatten
 from reid.recipes import RUNS, RunConfig
@@ -78,12 +78,12 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
     start = config.starts[name]
     named = RUNS.get(start)
     if named is not None:
-        run(start, named, where, show=show)
+        check_backbone(start, named.backbone, config.backbone, option=name)
+        run(start, named, replace(where, register=None), show=show)  # what is asked for is not it
         path = (Folder(where.storage) / start).uri
     else:
         path = Folder(start).path
     try:
-        # Refuses another backbone now rather than later.
         start_weights(path, config.backbone, option=name)
     except NoCheckpoint as error:
         option = name.replace("_", "-")
@@ -104,7 +104,7 @@ def train(job: Job, inputs: Inputs, *, show: Show, listen: Listen | None = None)
                 launch(job, inputs=inputs, show=show, listen=listen)
         return conclude(job, inputs, tracker, card, wall_seconds=time.time() - started)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # the latter: by a search
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # the latter: by a search, Ray
         stop(tracker, "KILLED" if stopped else "FAILED")
         raise
 
@@ -120,9 +120,10 @@ def observed(job: Job, *, started: float) -> Iterator[TakeSamples | None]:
 
 
 def is_trained(job: Job) -> bool:
-    """Whether the last checkpoint stands behind the last round."""
+    """Whether the last checkpoint stands behind the last round, and all is scored."""
     state: RunState | None = checkpoints.latest(job.folder)
-    return state is not None and state.round >= job.config.num_rounds
+    scored = job.folder.exists(direct.FILE) or not job.config.clusters
+    return scored and state is not None and state.round >= job.config.num_rounds
 
 
 def spent(run: Folder) -> float:

@@ -50,6 +50,7 @@ from cluster.search_trials import (
     write,
 )
 from cluster.tracking import Tracker
+from cluster.uploads import send_files, stop, told
 from cluster.worker import Job
 from reid.override import config_hash
 
@@ -107,7 +108,8 @@ def search(asked: Search, *, watcher: Watcher) -> dict[str, Any]:
             for trial in read_all(asked.folder, asked.objective):
                 if trial.state == "running":
                     close(asked, tracker, trial)
-            tracker.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            stop(tracker, "KILLED" if stopped else "FAILED")
             raise
     return conclude(asked, trials, tier, tracker)
 
@@ -257,15 +259,16 @@ def how_it_ended(asked: Search, tracker: Tracker, trial: Trial, failed: bool) ->
 
 
 def close(asked: Search, tracker: Tracker, trial: Trial) -> None:
-    """Write down in a trial's MLflow run how it ended, if the run began."""
-    child = tracking.children(tracker).get(name_of(asked.name, trial.number))
-    if child is None:
-        return
-    child.tag("reid.trial", trial.state)
-    if trial.objective is not None:
-        child.values({f"search/{OBJECTIVE}": trial.objective}, step=trial.rounds[-1]["round"])
-    if trial.state != "finished":
-        child.finish("FAILED" if trial.state == "failed" else "KILLED")
+    """Write down in a trial's MLflow run how it ended, if the run began; raises nothing."""
+    with told(tracker, what=f"how trial {trial.number} ended"):
+        child = tracking.children(tracker).get(name_of(asked.name, trial.number))
+        if child is None:
+            return
+        child.tag("reid.trial", trial.state)
+        if trial.objective is not None:
+            child.values({f"search/{OBJECTIVE}": trial.objective}, step=trial.rounds[-1]["round"])
+        if trial.state != "finished":
+            child.finish("FAILED" if trial.state == "failed" else "KILLED")
 
 
 def quiet() -> None:
@@ -287,6 +290,7 @@ def look_only(
     Writes `clustering.png` and `clustering.json` into the search's folder and into an MLflow run.
     """
     asked = replace(asked, where=asked.where.resolved())
+    uri = pipeline.tracking_uri(asked.where)
     inputs = open_inputs(asked.config, asked.where, show=show)
     num_images = inputs.sizes.num_images
     grid = grid_of(asked.space, asked.config, num_images=num_images, num=num)
@@ -295,14 +299,17 @@ def look_only(
         job = prepared(asked, show=show)
         tier = sweep(job, inputs, grid, show=show)
     found = looked(asked, tier)
+    figures = {CLUSTERING: draw_tier(asked, tier)}
+    publish(asked.folder, figures, found, name=TIER)
     tracker = tracking.start(
-        uri=pipeline.tracking_uri(asked.where),
+        uri=uri,
         experiment=asked.where.experiment,
-        run_key=f"{asked.folder.path}#clustering",
+        run_key=f"{asked.folder.path}#clustering-{config_hash(asked.config)}",
         name=f"{asked.name}/clustering",
         params=pipeline.described(asked.config),
         tags={"reid.kind": "clustering", "reid.folder": asked.folder.path},
     )
-    publish(asked.folder, {CLUSTERING: draw_tier(asked, tier)}, found, tracker, name=TIER)
-    tracker.finish("FINISHED")
+    with told(tracker, what="the clusterings"):
+        send_files(tracker, asked.folder, (*figures, TIER))
+        tracker.finish("FINISHED")
     return found

@@ -1,6 +1,5 @@
 """What a finished search leaves: `summary.json`, pictures, and its MLflow run."""
 
-import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from cluster.search_tier import Tier, best_of
 from cluster.search_trials import BASELINE, Trial, best_of_trials, name_of, rank_correlation
 from cluster.storage import Folder
 from cluster.tracking import Tracker
-from cluster.uploads import SUMMARY
+from cluster.uploads import SUMMARY, send_files, told
 from reid.evaluation.report import save_figure
 from reid.override import flatten
 
@@ -35,14 +34,16 @@ def conclude(
             figures[name] = draw(trials, asked.space, objective=asked.objective, title=title)
     if tier is not None:
         figures[CLUSTERING] = draw_tier(asked, tier)
-    publish(asked.folder, figures, summary, tracker)
-    if summary["best"] is not None:
-        best = {"search/best_objective": summary["best"]["objective"]}
-        if summary["best"]["mAP"] is not None:
-            best["search/best_mAP"] = summary["best"]["mAP"]
-        tracker.values(best, step=len(trials))
-        tracker.tag("reid.best", summary["best"]["run"])
-    tracker.finish("FINISHED")
+    publish(asked.folder, figures, summary)
+    with told(tracker, what=f"the search's end, which is whole in {asked.folder.path}"):
+        send_files(tracker, asked.folder, (*figures, SUMMARY))
+        if summary["best"] is not None:
+            best = {"search/best_objective": summary["best"]["objective"]}
+            if summary["best"]["mAP"] is not None:
+                best["search/best_mAP"] = summary["best"]["mAP"]
+            tracker.values(best, step=len(trials))
+            tracker.tag("reid.best", summary["best"]["run"])
+        tracker.finish("FINISHED")
     return summary
 
 
@@ -137,18 +138,13 @@ def publish(
     folder: Folder,
     figures: Mapping[str, Figure],
     summary: Mapping[str, Any],
-    tracker: Tracker,
     *,
     name: str = SUMMARY,
 ) -> None:
-    """Put pictures and a summary, that last, into a folder and an MLflow run."""
+    """Put pictures and a summary, that last, into a folder."""
     with tempfile.TemporaryDirectory() as temporary:
         for picture, figure in figures.items():
             path = Path(temporary) / picture
             save_figure(figure, path)
             folder.write(picture, path.read_bytes())
-            tracker.artifact(path)
-        path = Path(temporary) / name
-        path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        tracker.artifact(path)
     folder.write_json(name, summary)

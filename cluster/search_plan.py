@@ -54,6 +54,10 @@ class Search:
                 f"grace_rounds is {self.grace_rounds}; give 1 to {self.config.num_rounds}, the "
                 "run's rounds"
             )
+        if self.where.max_workers is not None:
+            raise ValueError(
+                "a search counts how many trials fit by the workers of each: leave out max_workers"
+            )
         if self.objective != "oracle" and not self.config.clusters:
             raise ValueError(
                 f"objective is {self.objective}, a figure of clusters, which a "

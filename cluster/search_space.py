@@ -198,7 +198,9 @@ def as_options(values: Values) -> list[str]:
     ]
 
 
-def _option(name: str, value: Scalar) -> tuple[str, ...]:
+def _option(name: str, value: Scalar | Sequence[Scalar]) -> tuple[str, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return (f"--{name}", *map(str, value))
     if not isinstance(value, bool):
         return (f"--{name}", str(value))
     part, dot, last = name.rpartition(".")

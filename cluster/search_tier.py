@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from cluster.board import Show
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, named_values
 from cluster.inputs import Inputs
 from cluster.search_space import Parameter, Values, kind_of_clustering
 from cluster.shards import RayShardPool, send_features, start_actors, stop_actors
@@ -104,7 +104,9 @@ def sweep(job: Job, inputs: Inputs, grid: Sequence[Values], *, show: Show) -> Ti
     `job.starts` are the checkpoints its backbones begin with. ValueError for features that cannot
     be clustered.
     """
-    recipe, device = make_recipe(job, inputs), pick_device(job.where)
+    # The process that starts a search may be on a node without a GPU.
+    device = pick_device(job.where) if torch.cuda.is_available() else torch.device("cpu")
+    recipe = make_recipe(job, inputs)
     recipe.networks.to(device).to(memory_format=torch.channels_last).eval()  # as the loop does
     view, store = recipe.views[0], inputs.tables["target"].store
     started = time.perf_counter()
@@ -169,6 +171,7 @@ def pool_of(features: torch.Tensor, where: ClusterConfig) -> Iterator[ShardPool]
         where.num_shards,
         num_cpus=where.cpus_per_shard,
         num_gpus=where.gpus_per_shard,
+        labels=named_values(where.pool_labels, option="pool_labels"),
         timeout_s=where.start_timeout_s,
     )
     token = (0, secrets.randbits(40))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray import tune
+from ray.train import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from cluster import pipeline
@@ -13,6 +14,7 @@ from cluster.config import ClusterConfig
 from cluster.search_proposals import NUMBER, VALUES
 from cluster.search_trials import Objective, name_of, objective_of, read, rounds_of, write
 from cluster.storage import Folder
+from cluster.tracking import NoServer
 from reid.override import override_all
 from reid.recipes import RunConfig
 from reid.types import Report
@@ -80,7 +82,7 @@ def train_trial(proposal: dict[str, Any], *, assignment: Assignment, board: Any)
         pipeline.run(name, config, where, show=show, listen=teller)
     except Exception as error:
         why = traceback.format_exception_only(error)[-1].strip()
-        hopeless = isinstance(error, ValueError | FloatingPointError)
+        hopeless = is_hopeless(error)
         write(search, replace(trial, state="failed" if hopeless else "running", why=why))
         if hopeless:
             return
@@ -88,6 +90,19 @@ def train_trial(proposal: dict[str, Any], *, assignment: Assignment, board: Any)
     last = rounds_of(run, assignment.objective)[-1]
     if last["objective"] is not None:
         tune.report({ROUND: assignment.config.num_rounds, OBJECTIVE: last["objective"]})
+
+
+def is_hopeless(error: Exception) -> bool:
+    """Whether a run failed by itself, in this process or in its workers: tried again it would too.
+
+    A server that is away is nobody's fault, though its error is a ValueError.
+    """
+    failures = error.worker_failures.values() if isinstance(error, WorkerGroupError) else [error]
+    own = [getattr(failure, "_base_exc", failure) for failure in failures]
+    return any(
+        isinstance(failure, ValueError | FloatingPointError) and not isinstance(failure, NoServer)
+        for failure in own
+    )
 
 
 def far_report() -> Callable[[dict[str, Any]], None]:

@@ -15,6 +15,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 import ray
 from jaxtyping import Float32
+from ray.exceptions import RayError
 
 from cluster.answers import ActorHandle, collect, collect_common, nodes_of
 from cluster.shard_actor import WATCH, PoolInfo, ShardActor, Token
@@ -65,6 +66,11 @@ def start_actors(
             f"{ray.cluster_resources()}, free {ray.available_resources()}: start fewer or wait for "
             "nodes"
         )
+    try:
+        ray.get(answers)  # what could not be made has answered too
+    except RayError:
+        stop_actors(actors)
+        raise
     return actors
 
 

@@ -5,6 +5,7 @@ In object storage what is throttled or broken is repeated (`reid.data.files.atte
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,8 +55,9 @@ class Folder:
         return sorted(name for name in files.names_in(self.path) if not name.endswith(".tmp"))
 
     def delete(self, name: str) -> None:
-        """Delete a file."""
-        files.attempt(self._at(name), partial(_delete, self._at(name)))
+        """Delete a file, if it is there: another process, or a repeated request, may be first."""
+        with suppress(FileNotFoundError):
+            files.attempt(self._at(name), partial(_delete, self._at(name)))
 
     def read_json(self, name: str) -> Any:
         """Return a JSON file's value."""

@@ -201,7 +201,7 @@ class Client:
                         f"may be running: look again with --status {job_id}"
                     ) from None
                 state = None
-                with suppress(Unreachable):
+                with suppress(Unreachable, OSError, RuntimeError):
                     state = self.state(job_id)  # its output may be lost with its node
             if state is not None and state.is_over:
                 return state

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,6 @@ class Outbox:
 
     def send(self) -> None:
         """Send all that is new; raises whatever MLflow raises."""
-        if self._take is not None:
-            self._samples.extend(self._take())
         history = self.run / HISTORY
         names = history.names()
         if not self._sent.issuperset(names):
@@ -70,6 +68,8 @@ class Outbox:
                 time_ms = part.pop("time_ms")
                 self.tracker.report(Report(**part), time_ms=time_ms)
                 self._sent.add(name)
+        if self._take is not None:  # last: without samples of nodes a run is told all the same
+            self._samples.extend(self._take())
         if self._samples:
             waiting = list(self._samples)
             self.tracker.samples(waiting)
@@ -160,12 +160,8 @@ def conclude(tracker: Tracker, run: Folder, summary: dict[str, Any], *, note: st
         first = history.read_json(history.names()[0])["time_ms"]
         scores = summary["direct_transfer"].items()
         tracker.samples([(f"eval/direct_transfer/{key}", x, first, 0) for key, x in scores])
+    send_files(tracker, run, [name for name in (PICTURE, PLOT) if run.exists(name)])
     with tempfile.TemporaryDirectory() as folder:
-        for name in (PICTURE, PLOT):
-            if run.exists(name):
-                path = Path(folder) / name
-                path.write_bytes(run.read(name))
-                tracker.artifact(path)
         path = Path(folder) / SUMMARY
         path.write_text(json.dumps(summary, indent=2), encoding="utf-8")
         tracker.artifact(path)
@@ -181,6 +177,11 @@ def register(tracker: Tracker, run: Folder, summary: dict[str, Any], *, name: st
     """
     oracle = summary["selection"] == "oracle" and run.exists(BEST)
     state = checkpoints.read(f"{run.path}/{BEST}" if oracle else run.path)
+    if state.round - 1 != summary["selected_round"]:
+        raise ValueError(
+            f"the checkpoint in {run.path} is of round {state.round - 1}, and the scores are of "
+            f"round {summary['selected_round']}, whose state is not there: train it again"
+        )
     recipe = restore(state)
     scores = summary["adapted"] or summary["direct_transfer"]
     about = {
@@ -195,9 +196,25 @@ def register(tracker: Tracker, run: Folder, summary: dict[str, Any], *, name: st
     return tracker.register(embedding(recipe), name=name, about=about, scores=scores)
 
 
+def send_files(tracker: Tracker, run: Folder, names: Iterable[str]) -> None:
+    """Send files of a folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            path = Path(folder) / name
+            path.write_bytes(run.read(name))
+            tracker.artifact(path)
+
+
 def stop(tracker: Tracker, status: str) -> None:
     """Close a run that did not end well, where the server is there; raises nothing."""
-    try:
+    with told(tracker, what=f"that the run {status}"):  # the run's own error is what matters
         tracker.finish(status)
-    except Exception as error:  # the run's own error is what matters
-        log.warning("MLflow at %s does not know that the run %s (%s)", tracker.uri, status, error)
+
+
+@contextmanager
+def told(tracker: Tracker, *, what: str) -> Iterator[None]:
+    """Send in the block what can be done without; where that fails, a warning names it."""
+    try:
+        yield
+    except Exception as error:  # of many libraries; none may end the work that is reported
+        log.warning("MLflow at %s was not told %s (%s)", tracker.uri, what, reason(error))

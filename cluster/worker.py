@@ -4,10 +4,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
-from cluster import checkpoints
+from cluster import checkpoints, direct
 from cluster.config import ClusterConfig
 from cluster.hooks import RunHooks
 from cluster.inputs import Inputs, open_inputs
@@ -18,7 +19,7 @@ from reid.checkpoint import RunState
 from reid.data.loaders import LoaderName, quickest
 from reid.fit import fit
 from reid.models import below
-from reid.recipes import Recipe, RunConfig, build
+from reid.recipes import Recipe, RunConfig, build, restore
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ def work(job: Job, link: Link, *, inputs: Inputs | None = None) -> None:
     state = checkpoints.latest(job.folder)
     if state is not None:
         log.info("%s goes on from round %d, step %d", job.name, state.round, state.step)
+    if job.config.clusters:
+        first = partial(first_network, job, data)
+        direct.score(job.folder, first, data.test, link, device=device)
     hooks = RunHooks(
         job.folder,
         link,
@@ -89,19 +93,30 @@ def make_recipe(job: Job, data: Inputs) -> Recipe:
     return build(job.config, sizes=data.sizes, starts=starts)
 
 
+def first_network(job: Job, data: Inputs) -> Recipe:
+    """Return the (first) network that a job starts from, else its own with first weights."""
+    if job.starts:
+        return restore(checkpoints.read(next(iter(job.starts.values()))))
+    return build(job.config, sizes=data.sizes)
+
+
 def start_weights(path: str, expected: str, *, option: str) -> dict[str, torch.Tensor]:
     """Return the student of a checkpoint; ValueError when its backbone is another one.
 
     `option` is the field of the config that names it.
     """
     state: RunState = checkpoints.read(path)
-    found = state.config.get("backbone")
+    check_backbone(path, str(state.config.get("backbone")), expected, option=option)
+    return below(state.networks, STUDENT)
+
+
+def check_backbone(start: str, found: str, expected: str, *, option: str) -> None:
+    """Refuse a start with another backbone than the run's; `option` is the field that names it."""
     if found != expected:
         raise ValueError(
-            f"{path} holds a {found}, but the run asks for {expected}; give --backbone {found} or "
+            f"{start} holds a {found}, but the run asks for {expected}; give --backbone {found} or "
             f"another --{option.replace('_', '-')}"
         )
-    return below(state.networks, STUDENT)
 
 
 def pick_loader(
@@ -130,10 +145,17 @@ def pick_loader(
 
 
 def pick_device(where: ClusterConfig) -> torch.device:
-    """Return this process's device: its local rank's GPU, or the CPU."""
+    """Return this process's device: its local rank's GPU, or the CPU.
+
+    ValueError where a GPU is asked for and this process sees none.
+    """
     if not where.use_gpu:
         return torch.device("cpu")
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    if not (num_gpus := torch.cuda.device_count()):
+        raise ValueError(
+            "a GPU is asked for and there is none here, or its driver does not work; run it where "
+            "nvidia-smi lists one, or without use-gpu"
+        )
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % num_gpus)
     torch.cuda.set_device(device)
     return device

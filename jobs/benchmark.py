@@ -63,6 +63,9 @@ def parse(arguments: Sequence[str]) -> Any:
 def main(arguments: Sequence[str]) -> None:
     """Measure, print the table, write the rows."""
     options = parse(arguments)
+    for file in (options.json, getattr(options, "figure", None)):
+        if file is not None:
+            Path(file).parent.mkdir(parents=True, exist_ok=True)
     what = sys.modules[type(options).__module__]
     with exit_codes(again="the same command goes on"), progress_bars() as show:
         rows = what.measure(options, show=show)
@@ -76,9 +79,9 @@ def main(arguments: Sequence[str]) -> None:
     console.print(
         f"{result['machine']}, {result['date']}, commit {result['commit']}", highlight=False
     )
+    console.print(what.table_of(rows))
     if options.json is not None:
         Path(options.json).write_text(json.dumps(result, indent=2), encoding="utf-8")
-    console.print(what.table_of(rows))
 
 
 if __name__ == "__main__":

@@ -207,8 +207,7 @@ def train_command(options: Options, values: Mapping[str, Any]) -> str:
     place = {
         f"cluster.{path}": value
         for path, value in flatten(options.cluster).items()
-        if path in ("storage", "data_root", "num_workers", "address")
-        and value != flatten(ClusterConfig())[path]
+        if path != "threads_per_worker" and value != flatten(ClusterConfig())[path]
     }
     chosen = as_options({**changed, **values, **place})  # type: ignore[dict-item]
     command = ["python", "-m", "jobs.train", options.run, "--name", f"{options.run}-best", *chosen]

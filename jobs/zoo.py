@@ -95,6 +95,8 @@ def measured(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield (config hash, figure) of each finished run below a folder."""
     for file in sorted(folder.glob("*/summary.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
+        if "config_hash" not in summary:  # a search's
+            continue
         scores = summary["adapted"] or summary["direct_transfer"]
         yield summary["config_hash"], f"{percent(scores['mAP'])} / {percent(scores['rank1'])}"
 

@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from cluster.storage import Folder
 from jobs import train
 from jobs.benchmarks.methods_cases import (
     BOUND,
@@ -43,6 +44,8 @@ from jobs.console import Show, console
 from jobs.tables import percent, spread
 from jobs.worlds import draw_worlds
 from reid.recipes import RUNS
+
+PROCESS = "process.json"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -160,11 +163,11 @@ def trained(options: Options, run: Run) -> dict[str, Any]:
     The processor time of a run that was stopped and went on is that of its last part.
     """
     summary, process = finished(arguments_of(options, run))
-    kept = Path(options.storage, run.name, "process.json")
-    if kept.exists():  # it had been made before
-        process = json.loads(kept.read_text(encoding="utf-8"))
+    folder = Folder(options.storage) / run.name
+    if folder.exists(PROCESS):  # it had been made before
+        process = folder.read_json(PROCESS)
     else:
-        kept.write_text(json.dumps(process), encoding="utf-8")
+        folder.write_json(PROCESS, process)
     return {**summary, **process}
 
 

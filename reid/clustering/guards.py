@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 GIANT_SHARE = 0.5
 """share of the labelled images in one cluster above which it is called a giant"""
+LARGEST_SQ_NORM = 1e36
+"""of a row: four times as much, the squared distance of two, is still a float32"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class _Bad:
 def check_features(pool: ShardPool, *, name: str) -> None:
     """Look at the rows of a pool before they are clustered; `name` says whose they are.
 
-    ValueError where rows hold NaN or infinity (or squares beyond float32) and where all rows are
+    ValueError where rows hold NaN or infinity (or are longer than 1e18) and where all rows are
     zero; a warning where some are zero.
     """
     infinite, zero = (_total(parts) for parts in zip(*pool.map(_faults), strict=True))
@@ -117,13 +119,13 @@ def _total(parts: tuple[_Bad, ...]) -> _Bad:
 
 
 def _faults(shard: Shard) -> tuple[_Bad, _Bad]:
-    """Return the shard's rows that are not finite, and those that are zero."""
+    """Return the shard's rows that are not finite or too large, and those that are zero."""
     sq_norms = np.empty(len(shard.features), dtype=np.float32)
     for block in shard.blocks():
         rows = shard.features[block]
         with np.errstate(over="ignore", invalid="ignore"):
             np.einsum("nd,nd->n", rows, rows, out=sq_norms[block])
-    return _bad(shard, ~np.isfinite(sq_norms)), _bad(shard, sq_norms == 0)
+    return _bad(shard, ~(sq_norms <= LARGEST_SQ_NORM)), _bad(shard, sq_norms == 0)
 
 
 def _bad(shard: Shard, faulty: np.ndarray) -> _Bad:

@@ -98,11 +98,12 @@ def _finish(output: Tensor, params: AugmentParams, config: AugmentConfig) -> Ten
     """Do what DALI leaves of a view."""
     if config.colour_jitter:
         images = apply(output, params, config)
-        if output.is_cuda:  # DALI writes over the output as soon as it is let go
-            torch.cuda.current_stream(output.device).synchronize()
-        return images
-    images = output.permute(0, 3, 1, 2)
-    mix_channels_(images, params.channel)
+    else:
+        images = output.permute(0, 3, 1, 2)
+        mix_channels_(images, params.channel)
+    if output.is_cuda:  # DALI writes over the output as soon as it is let go
+        images = images if config.colour_jitter else images.clone()
+        torch.cuda.current_stream(output.device).synchronize()
     return images
 
 

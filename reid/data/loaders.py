@@ -1,7 +1,8 @@
 """The loaders by name, and which of them is quicker here.
 
 Both show the network the same images: equal rows, boxes and mirrors, values equal to rounding, and
-where images are decoded at each reading to two grey levels. So a run keeps the one it began with.
+where JPEG files are decoded at each reading to a few grey levels. A run keeps the one it began
+with.
 """
 
 import time
@@ -10,11 +11,13 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 
 from reid.data.augment import AugmentConfig
+from reid.data.encoded_store import EncodedStore
 from reid.data.prefetch import Loader
-from reid.data.steps import Draw, Table
+from reid.data.steps import Draw, ImageStore, Table
 from reid.data.torch_loader import torch_loader
 
 LoaderName = Literal["torch", "dali"]
@@ -65,6 +68,8 @@ def quickest(
     what = f"images of {', '.join(sorted(sizes))} from {', '.join(sorted(stores))}"
     if find_spec("nvidia") is None or find_spec("nvidia.dali") is None:
         return "torch", f"{what}: torch_loader, as DALI is not installed"
+    if not all(_is_read_alike(tables[draw.table].store) for draw in draws):
+        return "torch", f"{what}: torch_loader, as DALI reads files that are no JPEG otherwise"
     trial = [_without_labels(draw) for draw in draws]
     unit = "processor time" if device.type == "cpu" else "time"
     names: tuple[LoaderName, ...] = ("torch", "dali")
@@ -78,6 +83,14 @@ def quickest(
     chosen = min(names, key=best.__getitem__)
     listed = ", ".join(f"{name}_loader {1e3 * best[name]:.2f} ms" for name in names)
     return chosen, f"{what}: {listed} of {unit} a step, so {chosen}_loader"
+
+
+def _is_read_alike(store: ImageStore) -> bool:
+    """Whether DALI gets pixels, or files that it decodes as we do: of others it drops alpha."""
+    if not isinstance(store, EncodedStore):
+        return True
+    names = np.char.lower(store.paths)
+    return bool(np.all(np.char.endswith(names, ".jpg") | np.char.endswith(names, ".jpeg")))
 
 
 def _without_labels(draw: Draw) -> Draw:

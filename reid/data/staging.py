@@ -33,8 +33,8 @@ class Staging:
         if not copy.exists():
             try:
                 _copy(file, copy)
-            except files.Absent:
-                return name  # whose reading says so
+            except OSError:  # an absent file, a full disk, or copies that another run let go
+                return name  # whose reading says what is wrong with it
         return f"{copy}#{inside}" if inside else str(copy)
 
 
@@ -72,6 +72,7 @@ def _forget_old(folder: Path) -> None:
 
 def _copy(file: str, copy: Path) -> None:
     """Copy a file unless another process or thread is doing it, whose copy is then waited for."""
+    copy.parent.mkdir(parents=True, exist_ok=True)
     part = copy.with_name(f".{copy.name}.part")
     with part.open("ab") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -56,7 +56,12 @@ def test_fewer_workers_than_the_most_and_never_none_where_they_come_and_go() -> 
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://me:planted@mlflow:5000", "postgresql://mlflow@db/x?password=planted"]
+    "uri",
+    [
+        "http://me:planted@mlflow:5000",
+        "postgresql://mlflow@db/x?password=planted",
+        "https://mlflow:5000/?access_token=planted",
+    ],
 )
 def test_a_password_in_an_address_is_refused_and_not_repeated(uri: str) -> None:
     with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as refused:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from cluster import checkpoints, pipeline
+from cluster import checkpoints, direct, pipeline, uploads, worker
 from cluster.config import ClusterConfig
 from cluster.hooks import RunHooks
 from cluster.storage import Folder
@@ -225,6 +226,54 @@ def test_killed_run_ends_as_if_it_had_not_been(
     assert run.info.status == "FINISHED"
     for key in ("train/lr", "train/loss/id", "train/loss/triplet/top", "eval/target/mAP"):
         assert history(where, run, key) == history(tiny_runs.place, straight, key)
+
+
+def test_a_start_with_another_backbone_is_refused_before_it_is_trained(
+    tiny_runs: Any, tiny_config: Callable[..., Any], place: ClusterConfig, monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(RUNS, "source-demo", tiny_config("source-demo"))
+    config = replace(tiny_runs.config, initial="source-demo", backbone="resnet34")
+    words = "source-demo holds a resnet18, but the run asks for resnet34; give --backbone resnet18"
+    with pytest.raises(ValueError, match=f"^{words}"):
+        pipeline.run("adapted", config, place, show=silent)
+    assert not (Folder(place.storage) / "source-demo").exists("config.json")
+
+
+def test_a_network_is_registered_with_the_scores_of_its_own_round(tiny_runs: Any) -> None:
+    summary = {**tiny_runs.summary, "selection": "oracle", "selected_round": 0}
+    with pytest.raises(ValueError, match="is of round 1, and the scores are of round 0"):
+        uploads.register(Mock(), folder_of(tiny_runs), summary, name="x")
+
+
+def test_the_best_state_is_kept_before_the_round_counts_as_done(
+    tiny_runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, run = last_state(folder_of(tiny_runs)), Folder(str(tmp_path))
+    (run / "history").write_json("step=00000000.json", {"metrics": {"mAP": 0.5}, "round": 1})
+    hooks = Mock(run=run, keep_best=True)
+    monkeypatch.setattr(checkpoints, "save", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        RunHooks.save(hooks, state)
+    assert checkpoints.read(f"{run.path}/best.pt").round == state.round == 2
+
+
+def test_direct_transfer_is_scored_by_workers_and_kept(
+    tiny_runs: Any, tiny_config: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tiny_runs)
+    scores = direct.kept(folder).scores
+    assert tiny_runs.summary["direct_transfer"]["mAP"] == scores.mAP
+    kept = {name: folder.read(name) for name in ("summary.json", direct.FILE)}
+    for name in kept:
+        folder.delete(name)
+    monkeypatch.setattr(worker, "fit", lambda *_, **__: None)
+    monkeypatch.setitem(RUNS, "source-demo", tiny_config("source-demo"))
+    try:  # as a run that was killed between training and scoring
+        again = pipeline.run("adapted", tiny_runs.config, tiny_runs.place, show=silent)
+    finally:
+        folder.write("summary.json", kept["summary.json"])
+    assert folder.exists(direct.FILE)
+    assert {**again, "wall_seconds": 0} == {**tiny_runs.summary, "wall_seconds": 0}
 
 
 def test_run_killed_while_concluding_is_not_trained_again(

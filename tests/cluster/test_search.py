@@ -6,19 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from optuna.trial import TrialState
+from ray.exceptions import RayActorError
+from ray.train import WorkerGroupError
+from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
 from ray.tune.search import Searcher
 
+from cluster import search as search_module
 from cluster import search_tier
 from cluster.config import ClusterConfig
 from cluster.inputs import open_inputs
 from cluster.search import Halving, look_only, scheduler, search
 from cluster.search_figures import parallel_figure, sensitivity_figure, tier_figure
-from cluster.search_outcome import summarised
+from cluster.search_outcome import conclude, summarised
 from cluster.search_plan import Search, needs, refuse_other, settings
 from cluster.search_proposals import NUMBER, VALUES, Proposals
 from cluster.search_space import (
@@ -31,9 +36,10 @@ from cluster.search_space import (
     why_unfit,
 )
 from cluster.search_tier import clusterings, grid_of, sweep, values_of
-from cluster.search_trial import Assignment, Teller
+from cluster.search_trial import Assignment, Teller, is_hopeless
 from cluster.search_trials import Trial, best_of_trials, rank_correlation, read, read_all, write
 from cluster.storage import Folder
+from cluster.tracking import NoServer
 from cluster.worker import Job
 from reid.clustering import DBSCANConfig, jaccard_dbscan, kmeans, split
 from reid.clustering.partitions import adjusted_rand_index
@@ -174,6 +180,39 @@ def test_values_as_options() -> None:
     values = {"optim.lr": 3e-4, "num_clusters": 7, "optim.optimizer_reset": False}
     options = ["--optim.lr", "0.0003", "--num-clusters", "7", "--optim.no-optimizer-reset"]
     assert as_options(values) == options
+    assert as_options({"optim.milestones": (10, 20)}) == ["--optim.milestones", "10", "20"]
+
+
+@pytest.mark.parametrize(
+    ("error", "hopeless"),
+    [
+        (ValueError("too many clusters"), True),
+        (FloatingPointError("diverged"), True),
+        (RuntimeError("a node was lost"), False),
+        (NoServer("MLflow is away"), False),
+        (WorkerGroupError("x", {1: UserExceptionWithTraceback(FloatingPointError(), "x")}), True),
+        (WorkerGroupError("x", {0: RayActorError()}), False),
+    ],
+)
+def test_a_trial_that_failed_by_itself_is_not_tried_again(error: Exception, hopeless: bool) -> None:
+    assert is_hopeless(error) == hopeless
+
+
+def test_a_server_that_is_away_ends_no_search(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_module.tracking, "children", Mock(side_effect=ConnectionError()))
+    tracker = Mock(uri="http://127.0.0.1:1")
+    for method in ("artifact", "values", "tag", "finish"):
+        setattr(tracker, method, Mock(side_effect=ConnectionError()))
+    asked = asked_of(name="away", where=ClusterConfig(storage=str(tmp_path)))
+    trial = Trial(number=0, values={}, drawn=None, state="finished")
+    search_module.close(asked, tracker, trial)
+    assert "was not told how trial 0 ended" in caplog.text
+    tracker.run_id = "1"
+    summary = conclude(asked, [trial], None, tracker)
+    assert asked.folder.read_json("summary.json") == summary
+    assert f"is whole in {asked.folder.path}" in caplog.text
 
 
 # What is proposed
@@ -382,6 +421,7 @@ def test_another_search_in_the_folder_is_refused(tmp_path: Path) -> None:
         ({"max_concurrent": 0}, "max_concurrent is 0"),
         ({"grace_rounds": 9}, "give 1 to 8, the run's rounds"),
         ({"config": RUNS["source-demo"]}, "give --objective oracle"),
+        ({"where": ClusterConfig(max_workers=2)}, "leave out max_workers"),
     ],
 )
 def test_searches_that_cannot_be_are_refused(changes: dict[str, Any], words: str) -> None:

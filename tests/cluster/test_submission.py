@@ -96,7 +96,7 @@ def test_a_broken_connection_is_made_again_and_nothing_said_twice(
     states: list[JobState | Exception] = [
         state("RUNNING"),
         Unreachable("away"),
-        Unreachable("away"),
+        RuntimeError("502: bad gateway"),
         state("SUCCEEDED"),
     ]
     said, end = followed(script, states, monkeypatch)

@@ -32,6 +32,13 @@ def pick(monkeypatch: pytest.MonkeyPatch) -> Any:
     return choose
 
 
+def test_a_gpu_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert worker.pick_device(ClusterConfig()) == torch.device("cpu")
+    with pytest.raises(ValueError, match="a GPU is asked for and there is none here"):
+        worker.pick_device(ClusterConfig(use_gpu=True))
+
+
 @pytest.mark.parametrize(
     ("asked", "kept", "wanted"),
     [

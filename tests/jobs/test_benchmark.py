@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from jobs.benchmark import main
-from jobs.benchmarks import clustering, data, timing
+from jobs.benchmarks import clustering, data, messaging, timing
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -136,3 +136,23 @@ def test_durations() -> None:
         "2.5 us",
         "30 ns",
     ]
+
+
+def test_rows_are_shown_and_kept_in_a_folder_that_was_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, seen = tmp_path / "new" / "rows.json", []
+
+    def measure(options: Any, *, show: Any) -> list[dict[str, int]]:
+        assert file.parent.is_dir()  # before, not after hours
+        return [{"x": 1}]
+
+    def table_of(rows: Any) -> str:
+        seen.append(file.exists())
+        return "table"
+
+    monkeypatch.setattr(messaging, "measure", measure)
+    monkeypatch.setattr(messaging, "table_of", table_of)
+    main(["messaging", "--json", str(file)])
+    assert json.loads(file.read_text())["rows"] == [{"x": 1}]
+    assert seen == [False]

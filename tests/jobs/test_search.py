@@ -1,6 +1,7 @@
 """The search command: its words on wrong input, its help, what it hands on and prints."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from cluster import search as cluster_search
 from cluster.config import ClusterConfig
-from jobs import search
+from jobs import search, train
 from jobs.search_display import SearchDisplay, clustering_table, live_table, trials_table
 from reid.recipes import RUNS
 
@@ -100,6 +101,17 @@ def test_command_that_trains_the_best_has_what_was_asked_for_all() -> None:
         "--optim.weight-decay 0.001 --optim.lr 0.0003 --num-clusters 200 "
         "--cluster.num-workers 0 --cluster.storage 'else where'"
     )
+
+
+def test_command_that_trains_the_best_is_taken_by_the_trainer() -> None:
+    words = ["--optim.milestones", "3", "5", "--cluster.num-workers", "2", "--cluster.use-gpu"]
+    words += ["--cluster.pool-labels", "role=cluster"]
+    options = search.parse(["core_reid_v2-demo", *words])
+    command = shlex.split(search.train_command(options, {"optim.lr": 3e-4}))
+    found = train.parse(command[3:])
+    assert found.config.optim.milestones == (3, 5)
+    assert (found.cluster.num_workers, found.cluster.use_gpu) == (2, True)
+    assert found.cluster.pool_labels == ("role=cluster",)
 
 
 def test_clustering_tier_prints_table_and_command(

@@ -43,6 +43,8 @@ def test_our_figures_come_from_runs_and_stay_while_the_config_does(tmp_path: Pat
         (folder / "summary.json").write_text(
             json.dumps({"config_hash": config_hash(RUNS[name]), **summary})
         )
+    (tmp_path / "runs" / "search-of-mine").mkdir()
+    (tmp_path / "runs" / "search-of-mine" / "summary.json").write_text('{"search": "x"}')
     out = tmp_path / "docs" / "zoo.md"
     zoo.main(zoo.Options(out=str(out), results=str(tmp_path / "runs")))
     first = out.read_text(encoding="utf-8")

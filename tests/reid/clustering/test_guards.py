@@ -24,7 +24,7 @@ def rows(num_rows: int, num_features: int = 5) -> np.ndarray:
 
 
 @pytest.mark.parametrize("num_shards", [1, 3, 8])
-@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e30])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e30, 1.2e18])
 def test_features_that_are_not_finite_are_counted(num_shards: int, value: float) -> None:
     features = rows(3 * BLOCK)
     features[[BLOCK + 7, 2 * BLOCK, 2 * BLOCK + 1], 2] = value

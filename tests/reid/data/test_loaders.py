@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def paths(tmp_path: Path) -> np.ndarray:
     rng = np.random.default_rng(0)
-    names = [str(tmp_path / f"{row}.png") for row in range(N)]
+    names = [str(tmp_path / f"{row}.jpg") for row in range(N)]
     for name in names:
         Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)).save(name)
     return np.array(names)
@@ -66,6 +66,14 @@ def test_real_loaders_of_either_store_are_tried_out(paths, tmp_path):
         name, why = loaders.quickest(tables(store), DRAWS, augment=pad, device=CPU)
         assert f"so {name}_loader" in why
         assert type(store).__name__ in why
+
+
+def test_files_that_dali_decodes_otherwise_are_left_to_torch(paths):
+    Image.open(paths[3]).convert("RGBA").save(odd := paths[3].replace("jpg", "png"))
+    store = EncodedStore(np.array([*paths[:3], odd, *paths[4:]]), **SIZE)
+    name, why = loaders.quickest(tables(store), DRAWS, augment=AugmentConfig(), device=CPU)
+    assert name == "torch"
+    assert why.endswith(": torch_loader, as DALI reads files that are no JPEG otherwise")
 
 
 def test_without_dali_there_is_one(paths, monkeypatch):

@@ -2,9 +2,11 @@
 
 import os
 import pickle
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -171,6 +173,19 @@ def test_threads_that_want_a_copy_at_once_make_one(dataset, tmp_path, s3):
     assert s3.num_requests() - before == 2
     assert Path(found[0]).read_bytes() == Path(dataset.query.path[0]).read_bytes()
     assert [file.name for file in Path(found[0]).parent.iterdir()] == [Path(found[0]).name]
+
+
+def test_copies_that_another_run_let_go_are_made_again(dataset, tmp_path, s3, monkeypatch):
+    upload(dataset, s3.bucket)
+    name = str(load("table", s3.bucket).query.path[0])
+    staging = stage([name], folder=tmp_path / "copies", room_bytes=10**6)
+    copy = staging.nearest(name)
+    shutil.rmtree(tmp_path / "copies")
+    assert staging.nearest(name) == copy
+    assert Path(copy).exists()
+    os.unlink(copy)
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError("No space left on device")))
+    assert staging.nearest(name) == name
 
 
 def test_a_missing_object_is_said_by_its_own_name(dataset, tmp_path, s3):
