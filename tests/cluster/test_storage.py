@@ -80,6 +80,7 @@ def test_delete(folder: Folder) -> None:
     folder.write("a", b"1")
     folder.write("b", b"2")
     folder.delete("a")
+    folder.delete("a")  # what is gone is gone
     assert folder.names() == ["b"]
     assert not folder.exists("a")
 
