@@ -145,7 +145,7 @@ def test_teacher_settings_that_cannot_train_are_refused():
     check_teacher(CoreReIDV2Config(initial="", num_clusters=2, ema_momentum=1.0, smoothing=0.0))
     for field, value in (("num_clusters", 1), ("ema_momentum", 1.5), ("smoothing", -0.1)):
         with pytest.raises(ValueError, match=f"{field} is {value}; it must "):
-            CoreReIDV2Config(**{"initial": "", field: value})
+            CoreReIDV2Config(**{"initial": "", "num_clusters": 2, field: value})
 
 
 @pytest.mark.parametrize(
