@@ -40,6 +40,10 @@ def label_parts(
     each cluster's cameras, and the first one's `proxy_of` (R,2) int64, their cluster and camera.
     """
     whole, *parts = views
+    filled = np.unique(labels[labels != OUTLIER])
+    if len(filled) < len(centers):  # k-means that ends by its limit of iterations may leave gaps
+        labels = np.where(labels == OUTLIER, OUTLIER, np.searchsorted(filled, labels))
+        centers = centers[filled]
     agreement = cross_agreement(pools[whole], [pools[part] for part in parts], k=num_neighbors)
     means = {part: cluster_means(pools[part], labels) for part in parts}
     extras: dict[str, dict[str, np.ndarray]] = {view: {} for view in views}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from reid.clustering import DBSCANConfig, cross_agreement, jaccard_dbscan, split
 from reid.recipes.inclr import INCLRConfig
+from reid.recipes.part_refinement import label_parts
 from reid.types import OUTLIER, Batch, PseudoLabels
 
 K, C, PARTS, N = 6, 512, 2, 64
@@ -245,3 +246,22 @@ def test_settings_that_cannot_train_are_refused(make):
             make(**{name: 0})
     with pytest.raises(ValueError, match=r"part_distance is -0\.1"):
         make(part_distance=-0.1)
+
+
+def test_clusters_without_an_image_are_left_out():
+    rng = np.random.default_rng(0)
+    rows = {view: rng.normal(size=(6, 4)).astype(np.float32) for view in ("global", "part0")}
+    labels, centers = np.array([3, 1, OUTLIER, 3, 1, 3]), np.arange(20, dtype=np.float32)
+    found = label_parts(
+        {view: split(torch.from_numpy(x), 2) for view, x in rows.items()},
+        ("global", "part0"),
+        labels=labels,
+        centers=centers.reshape(5, 4),
+        num_neighbors=2,
+        aware=False,
+    )
+    for view in rows:
+        np.testing.assert_array_equal(found[view].labels, [1, 0, OUTLIER, 1, 0, 1])
+    np.testing.assert_array_equal(found["global"].centers, centers.reshape(5, 4)[[1, 3]])
+    expected = [rows["part0"][labels == label].mean(0) for label in (1, 3)]
+    np.testing.assert_allclose(found["part0"].centers, expected, rtol=1e-6)
