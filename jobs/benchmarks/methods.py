@@ -4,9 +4,10 @@
     python -m jobs.benchmark methods --worlds person --only spcl mmt --ablations --at-once 8
     python -m jobs.benchmark methods --only core_reid_v2 --vary "core_reid_v2 --batches three"
 
-A run has as many updates in all, the source stage it starts from included. Each is a process of its
-own, whose memory and processor time are told; finished runs are kept in the storage folder, so a
-stopped benchmark goes on.
+A run has as many updates in all, the source stage it starts from included; the second network of
+MMT and INCLR has one more source stage (LOG.md). Each is a process of its own, whose memory and
+processor time are told; finished runs are kept in the storage folder, so a stopped benchmark goes
+on.
 """
 
 import dataclasses
