@@ -79,7 +79,7 @@ def start_of(name: str, config: RunConfig, where: ClusterConfig, *, show: Show) 
     named = RUNS.get(start)
     if named is not None:
         check_backbone(start, named.backbone, config.backbone, option=name)
-        run(start, named, replace(where, register=None), show=show)  # what is asked for is not it
+        run(start, named, replace(where, register=None), show=show)  # its network is not asked for
         path = (Folder(where.storage) / start).uri
     else:
         path = Folder(start).path
