@@ -104,8 +104,7 @@ def train(job: Job, inputs: Inputs, *, show: Show, listen: Listen | None = None)
                 launch(job, inputs=inputs, show=show, listen=listen)
         return conclude(job, inputs, tracker, card, wall_seconds=time.time() - started)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt | SystemExit)  # the latter: by a search, Ray
-        stop(tracker, "KILLED" if stopped else "FAILED")
+        stop(tracker, error)
         raise
 
 

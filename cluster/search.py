@@ -108,8 +108,7 @@ def search(asked: Search, *, watcher: Watcher) -> dict[str, Any]:
             for trial in read_all(asked.folder, asked.objective):
                 if trial.state == "running":
                     close(asked, tracker, trial)
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            stop(tracker, "KILLED" if stopped else "FAILED")
+            stop(tracker, error)
             raise
     return conclude(asked, trials, tier, tracker)
 

@@ -205,8 +205,9 @@ def send_files(tracker: Tracker, run: Folder, names: Iterable[str]) -> None:
             tracker.artifact(path)
 
 
-def stop(tracker: Tracker, status: str) -> None:
-    """Close a run that did not end well, where the server is there; raises nothing."""
+def stop(tracker: Tracker, error: BaseException) -> None:
+    """Close what an error ended, or a person, a search or Ray; raises nothing."""
+    status = "KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED"
     with told(tracker, what=f"that the run {status}"):  # the run's own error is what matters
         tracker.finish(status)
 

@@ -9,7 +9,7 @@ from jobs.console import Show
 from reid.data.synthetic import WorldConfig, write_world
 from reid.recipes import RunConfig
 
-WORLDS: Mapping[str, WorldConfig] = {
+BUILT_IN: Mapping[str, WorldConfig] = {
     "synthetic_a": WorldConfig(domain="a"),
     "synthetic_b": WorldConfig(domain="b"),
     "synthetic_vehicle_a": WorldConfig(domain="a", subject="vehicle", width=128),
@@ -26,13 +26,17 @@ def draw_worlds(
     Those that are there stay; ValueError where another one, or anything else, is in their place.
     """
     for name in dict.fromkeys(names):
-        write_world(
-            os.path.join(data_root, name),
-            dataclasses.replace(WORLDS[name], height=height, width=width),
-            progress=lambda done, total, name=name: show(  # type: ignore[misc]
-                f"draw {name}", done, total, ""
-            ),
-        )
+        world = dataclasses.replace(BUILT_IN[name], height=height, width=width)
+        draw_world(name, data_root, world, show=show)
+
+
+def draw_world(name: str, data_root: str, world: WorldConfig, *, show: Show) -> None:
+    """Write one world below a folder, as `draw_worlds` does."""
+    write_world(
+        os.path.join(data_root, name),
+        world,
+        progress=lambda done, total: show(f"draw {name}", done, total, ""),
+    )
 
 
 def draw_missing(config: RunConfig, where: ClusterConfig, *, show: Show) -> None:
@@ -42,6 +46,6 @@ def draw_missing(config: RunConfig, where: ClusterConfig, *, show: Show) -> None
     missing = [
         name
         for name in (config.source, config.target)
-        if name in WORLDS and not os.path.exists(os.path.join(where.data_root, name))
+        if name in BUILT_IN and not os.path.exists(os.path.join(where.data_root, name))
     ]
     draw_worlds(missing, where.data_root, height=config.height, width=config.width, show=show)

@@ -27,7 +27,8 @@ from cluster.config import ClusterConfig
 from cluster.pipeline import run
 from jobs.benchmarks.timing import memory_kib
 from jobs.console import Show
-from reid.data.synthetic import WorldConfig, write_world
+from jobs.worlds import draw_world
+from reid.data.synthetic import WorldConfig
 from reid.recipes import RUNS, RunConfig
 
 PARTS = ("extract", "exchange", "cluster", "train")
@@ -189,13 +190,7 @@ def _draw(data_root: str, images: int, options: Options, *, show: Show) -> None:
             num_train_identities=images // 32, num_train_images=images,
             num_test_identities=8, num_distractors=8, num_junk=4,
         )  # fmt: skip
-        write_world(
-            os.path.join(data_root, f"synthetic_{domain}"),
-            config,
-            progress=lambda done, total, domain=domain: show(  # type: ignore[misc]
-                f"draw world {domain}", done, total, ""
-            ),
-        )
+        draw_world(f"synthetic_{domain}", data_root, config, show=show)
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:

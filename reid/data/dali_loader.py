@@ -100,9 +100,9 @@ def _finish(output: Tensor, params: AugmentParams, config: AugmentConfig) -> Ten
         images = apply(output, params, config)
     else:
         images = output.permute(0, 3, 1, 2)
+        images = images.clone() if output.is_cuda else images
         mix_channels_(images, params.channel)
     if output.is_cuda:  # DALI writes over the output as soon as it is let go
-        images = images if config.colour_jitter else images.clone()
         torch.cuda.current_stream(output.device).synchronize()
     return images
 

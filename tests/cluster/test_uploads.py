@@ -178,7 +178,7 @@ def test_a_failing_run_keeps_its_own_error(
     Away(monkeypatch, refusals=100)
     with pytest.raises(RuntimeError, match="of the training"):
         train()
-    uploads.stop(tracker, "FAILED")
+    uploads.stop(tracker, RuntimeError("of the training"))
 
 
 def test_the_end_waits_for_a_server_and_then_delivers(

@@ -87,8 +87,8 @@ def test_built_in_worlds_are_drawn_once_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = {"num_train_identities": 2, "num_test_identities": 2, "num_train_images": 8}
-    small = {name: replace(world, **few) for name, world in worlds.WORLDS.items()}
-    monkeypatch.setattr(worlds, "WORLDS", small)
+    small = {name: replace(world, **few) for name, world in worlds.BUILT_IN.items()}
+    monkeypatch.setattr(worlds, "BUILT_IN", small)
     config = replace(RUNS["core_reid_v2-demo"], height=32, width=16)
     where = ClusterConfig(data_root=str(tmp_path))
     told: list[str] = []
