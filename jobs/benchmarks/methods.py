@@ -4,10 +4,9 @@
     python -m jobs.benchmark methods --worlds person --only spcl mmt --ablations --at-once 8
     python -m jobs.benchmark methods --only core_reid_v2 --vary "core_reid_v2 --batches three"
 
-A run has as many updates in all, the source stage it starts from included; the second network of
-MMT and INCLR has one more source stage (LOG.md). Each is a process of its own, whose memory and
-processor time are told; finished runs are kept in the storage folder, so a stopped benchmark goes
-on.
+A network has as many updates in every run, the source stage it starts from included. Each run is a
+process of its own, whose memory and processor time are told; finished runs are kept in the storage
+folder, so a stopped benchmark goes on.
 """
 
 import dataclasses
@@ -82,9 +81,10 @@ class Options:
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
     """Run every case; return one row a world, seed and case."""
-    for field in ("seeds", "source_rounds", "rounds", "threads", "at_once"):
-        if getattr(options, field) < 1:
-            raise ValueError(f"{field} is {getattr(options, field)}; it must be at least 1")
+    least = {"seeds": 1, "source_rounds": 2, "rounds": 1, "threads": 1, "at_once": 1}
+    for field, limit in least.items():
+        if getattr(options, field) < limit:
+            raise ValueError(f"{field} is {getattr(options, field)}; it must be at least {limit}")
     cases = cases_of(options.only, ablations=options.ablations, vary=options.vary)
     places = [(world, seed) for world in options.worlds for seed in range(1, options.seeds + 1)]
     sources, runs = {}, {}

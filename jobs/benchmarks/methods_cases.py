@@ -85,6 +85,8 @@ class Run:
 
 
 SOURCE = Case(name="source", method="source")
+BEGUN = Case(name="source begun", method="source")
+"""The rounds that a second source network shares with the first."""
 BOUND = Case(name="supervised", method="supervised")
 DIRECT = "direct transfer"
 """What a source run is called in the table: its score on the target."""
@@ -112,10 +114,14 @@ def cases_of(
 def source_run(world: World, seed: int, *, rounds: int, place: int = 0) -> Run:
     """Return the run that a method's first (0) or second (1) network starts from.
 
-    The second one has a seed of its own and begins with the first one's backbone.
+    The second one has as many rounds: half of them with the first one's seed, and from that backbone
+    on with a seed of its own, so that both lie in one space (LOG.md).
     """
-    starts = (("initial", source_run(world, seed, rounds=rounds)),) if place else ()
-    return Run(world=world, case=SOURCE, seed=1000 * place + seed, rounds=rounds, starts=starts)
+    if place == 0:
+        return Run(world=world, case=SOURCE, seed=seed, rounds=rounds)
+    begun = Run(world=world, case=BEGUN, seed=seed, rounds=rounds // 2)
+    own = {"seed": 1000 * place + seed, "rounds": rounds - begun.rounds}
+    return Run(world=world, case=SOURCE, starts=(("initial", begun),), **own)
 
 
 def run_of(world: World, seed: int, case: Case, *, source_rounds: int, rounds: int) -> Run:

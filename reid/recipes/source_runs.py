@@ -155,8 +155,9 @@ RUNS: dict[str, SourceConfig] = {
     },
     "source-demo": _DEMO,
     # Two networks whose features are averaged must share a space. Published ones do, since both
-    # begin with ImageNet's weights; here the second begins with the first.
-    "source-demo-seed2": replace(_DEMO, seed=2, initial="source-demo"),
+    # begin with ImageNet's weights; here they have the first rounds in common.
+    "source-demo-begun": replace(_DEMO, num_rounds=2),
+    "source-demo-seed2": replace(_DEMO, seed=2, num_rounds=3, initial="source-demo-begun"),
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),
 }
 """Named runs: published pairs, the demo's source stage, and the demo's supervised upper bound."""

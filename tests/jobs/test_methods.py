@@ -98,15 +98,19 @@ def test_methods_share_a_start_and_a_budget(commands: list[dict[str, str]], tmp_
     assert "51.5 ± 0.7" in capture.get()  # of 51 and 52 %
 
 
-def test_a_second_start_has_its_own_seed_and_begins_with_the_first(
+def test_a_second_start_shares_the_first_rounds_and_has_as_many(
     commands: list[dict[str, str]], tmp_path: Path
 ) -> None:
     options = Options(seeds=1, worlds=("person",), only=("mmt",), storage=str(tmp_path))
     measure(options, show=silent)
     of = {(given["run"], given["seed"]): given for given in commands}
     first, second = (str(tmp_path / f"person-source-seed{seed}") for seed in (1, 1001))
-    assert "initial" not in of["source", "1"]
-    assert of["source", "1001"]["initial"] == first
+    begun = next(given for given in commands if given["name"] == "person-source_begun-seed1")
+    assert (begun["run"], begun["seed"], begun["num-rounds"]) == ("source", "1", "2")
+    assert of["source", "1001"]["initial"] == str(tmp_path / begun["name"])
+    assert of["source", "1001"]["num-rounds"] == "3"
+    (whole,) = (given for given in commands if given["name"] == "person-source-seed1")
+    assert ("initial" not in whole, whole["num-rounds"]) == (True, "5")
     assert (of["mmt", "1"]["initial"], of["mmt", "1"]["second-initial"]) == (first, second)
 
 

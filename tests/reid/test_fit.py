@@ -99,6 +99,7 @@ def test_a_resumed_run_ends_with_the_same_bits(method, stops, tiny_configs, run)
 def test_every_demo_run_is_resumed(tiny_configs):
     assert {name.removesuffix("_kept") for name in RESUMED} >= tiny_configs.keys() - {
         "supervised",  # the source run on other data
+        "source_begun",
         "source_seed2",
         "pplr_camera",  # what "pplr" is changed to
     }
