@@ -216,7 +216,7 @@ def test_runs_at_a_time_wait_for_what_they_start_from(
     rows = measure(options, show=silent)
     assert most == 3
     assert len(rows) == 2 * 3 * 5
-    assert len(made) == len(commands) == 2 * 3 * (5 + 1)  # each once; MMT has a second source run
+    assert len(made) == len(commands) == 2 * 3 * (5 + 2)  # each once; MMT's second start has two
 
 
 def test_after_a_failure_no_run_begins(

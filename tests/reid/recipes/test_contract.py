@@ -183,12 +183,17 @@ def test_adaptations_start_from_source_runs_of_the_same_pair(name, start):
 
 @pytest.mark.parametrize("name", [name for name, run in RUNS.items() if len(run.starts) > 1])
 def test_two_students_start_from_runs_of_two_seeds_that_share_a_space(name):
-    names = list(RUNS[name].starts.values())
-    first, second = (RUNS[start] for start in names)
+    first, second = (RUNS[start] for start in RUNS[name].starts.values())
     assert (first.seed, second.seed) == (1, 2)
-    assert replace(second, seed=1, initial=None) == first
-    # Both begin with pre-trained weights, or else the second with the first.
-    assert second.initial == (None if first.weights else names[0])
+    assert replace(second, seed=1, initial=None, num_rounds=first.num_rounds) == first
+    # Both begin with pre-trained weights, or else with the same rounds; updates are as many.
+    shared = 0
+    if first.weights is None:
+        begun = RUNS[second.initial]
+        assert replace(begun, num_rounds=first.num_rounds) == first
+        shared = begun.num_rounds
+    assert (second.initial is None) == (shared == 0)
+    assert shared + second.num_rounds == first.num_rounds
 
 
 def training_images(dataset: str) -> str:
