@@ -86,7 +86,7 @@ class Run:
 
 SOURCE = Case(name="source", method="source")
 BEGUN = Case(name="source begun", method="source")
-"""The rounds that a second source network shares with the first."""
+"""What a second source network begins with: half the rounds, with the first one's seed."""
 BOUND = Case(name="supervised", method="supervised")
 DIRECT = "direct transfer"
 """What a source run is called in the table: its score on the target."""
@@ -114,8 +114,8 @@ def cases_of(
 def source_run(world: World, seed: int, *, rounds: int, place: int = 0) -> Run:
     """Return the run that a method's first (0) or second (1) network starts from.
 
-    The second one has as many rounds: half of them with the first one's seed, and from that backbone
-    on with a seed of its own, so that both lie in one space (LOG.md).
+    The second one has as many rounds: half of them with the first one's seed, the others, from that
+    backbone on, with a seed of its own, so that both lie in one space (LOG.md).
     """
     if place == 0:
         return Run(world=world, case=SOURCE, seed=seed, rounds=rounds)

@@ -92,6 +92,8 @@ class AugmentConfig:
             )
         if self.pad < 0:
             raise ValueError(f"pad={self.pad}: give pixels, 0 for no padding.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std={self.std}: give three values above 0.")
 
 
 UNTINTED = AugmentConfig(pad_mode="zero", local_grayscale=0.0, global_grayscale=0.0)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reid.models.pooling import gap, gmp
+from reid.precision import full_precision
 
 
 class ECAB(nn.Module):
@@ -65,7 +66,8 @@ class SECAB(nn.Module):
 
 def _mask(mlp: nn.Sequential, average: Tensor, maximum: Tensor) -> Tensor:
     """Return (B,C) weights; both vectors pass the network in one call."""
-    return torch.sigmoid(mlp(torch.stack([maximum, average])).sum(0))
+    scores = mlp(torch.stack([maximum, average]))
+    return torch.sigmoid(full_precision(scores).sum(0))  # half precision has few values near 1/2
 
 
 def _bottleneck(channels: int, *, reduction: int, hidden_layers: int) -> nn.Sequential:

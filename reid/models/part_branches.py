@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from reid.models.backbones import Backbone
-from reid.models.heads import BNNeck, DynamicClassifier, classifier
+from reid.models.heads import BNNeck, DynamicClassifier
 from reid.models.network import NetOutput
 from reid.models.pooling import gap, part_gap
 from reid.models.weights import seeded
@@ -22,28 +22,26 @@ class BranchNet(nn.Module):
     INCLR weighs all views into a distance, from `views`. Source: Cho et al., PPLR (arXiv
     2203.14675), section 3.1; spcl_inclr spec 3.4 and 4.2.
 
-    With `dynamic_classes`, `num_classes` is the most classes a `DynamicClassifier` can hold.
+    Each classifier is a `DynamicClassifier` of at most `max_classes`.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: int,
+        max_classes: int,
         *,
         seed: int,
         num_parts: int = 3,
-        dynamic_classes: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.num_parts = num_parts
-        build = DynamicClassifier if dynamic_classes else classifier
         with seeded(seed):
             self.necks = nn.ModuleDict(
                 {view: BNNeck(backbone.num_channels) for view in branch_views(num_parts)}
             )
             self.classifiers = nn.ModuleDict(
-                {view: build(backbone.num_channels, num_classes) for view in self.necks}
+                {view: DynamicClassifier(backbone.num_channels, max_classes) for view in self.necks}
             )
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> NetOutput:

@@ -5,7 +5,8 @@ Legend: B images, C channels, h x w positions, P parts.
 Maximum and mean are plain reductions: they keep `channels_last` maps as they are, and their
 gradients are deterministic on a GPU, which those of `adaptive_max_pool2d` are not.
 NOTE: a maximum reached at several positions shares its gradient between them; the released
-implementations give it to the first. After a ReLU such ties are zeros, whose gradient is zero.
+implementations give it to the first. After a ReLU such ties are zeros, whose gradient is zero, or,
+in bfloat16, values that were rounded alike.
 """
 
 from itertools import pairwise

@@ -43,6 +43,14 @@ class OptimConfig:
             raise ValueError(f"optim.lr is {self.lr}; it must be above 0")
         if self.weight_decay < 0:
             raise ValueError(f"optim.weight_decay is {self.weight_decay}; it must not be negative")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise ValueError(
+                f"optim.clip_norm is {self.clip_norm}; it must be above 0, or None for no limit"
+            )
+        if self.warmup_rounds < 0:
+            raise ValueError(
+                f"optim.warmup_rounds is {self.warmup_rounds}; it must not be negative"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +95,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
         rounds = ("num_rounds", "steps_per_round", "eval_every_rounds")
-        self.check_range("height", "width", *rounds, least=1)
+        self.check_range("height", "width", "extract_batch", *rounds, least=1)
         if self.num_identities < 2 or self.num_instances < 2:
             raise ValueError(
                 f"a batch of {self.num_identities} identities x {self.num_instances} images has no "

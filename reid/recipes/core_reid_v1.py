@@ -97,6 +97,7 @@ class CoreReIDV1Config(MiningConfig):
         """Refuse values that cannot train."""
         super().__post_init__()
         check_teacher(self)
+        self.check_range("global_triplet", "part_triplet", "fused_triplet")
 
     @property
     def starts(self) -> dict[str, str]:

@@ -12,7 +12,8 @@ sets of pseudo-labels; the teacher follows by exponential moving average and is 
 
 Variants where paper and released code disagree (spec section 5):
 - `fusion="released"` (default): ECAB and SECAB keep their random first weights, as no loss reaches
-  them in the released code. `fusion="trained"`: the fused features receive their view's triplet.
+  them in V1's release and in V2's development code, the newest there is (spec section 0).
+  `fusion="trained"`: the fused features receive their view's triplet.
 - `batches="three"` (default, released): a batch from each label set, three passes a step.
   `batches="shared"` (built-in runs): one batch a step, drawn from the global labels and labelled by
   all three; at a third of the cost it measured better in V2 on the built-in worlds (LOG.md).
@@ -90,6 +91,7 @@ class CoreReIDV2Config(MiningConfig):
         """Refuse values that cannot train."""
         super().__post_init__()
         check_teacher(self)
+        self.check_range("global_triplet", "part_triplet", "fused_triplet")
 
     @property
     def starts(self) -> dict[str, str]:

@@ -106,6 +106,7 @@ class LF2Config(MiningConfig):
         """Refuse values that cannot train."""
         super().__post_init__()
         check_teacher(self)
+        self.check_range("global_triplet", "part_triplet", "fused_triplet")
 
     @property
     def starts(self) -> dict[str, str]:

@@ -28,6 +28,7 @@ first BatchNorm. Published figures are of the best of all rounds' two teachers o
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -95,7 +96,8 @@ class MMT:
 
     def __init__(self, config: MMTConfig, *, sizes: Sizes, starts: Starts = NO_STARTS) -> None:
         self.config, self.sizes = config, sizes
-        self.student, self.teacher = pairs(config, starts, GlobalNet)
+        build = partial(GlobalNet, dynamic_classes=config.cluster == "dbscan")
+        self.student, self.teacher = pairs(config, starts, build)
         # 0 until the labels of a first round by DBSCAN have come.
         self.memory = RoundMemory({"eps": torch.tensor(0.0, dtype=torch.float64)})
         self.networks = nn.ModuleDict(

@@ -92,12 +92,8 @@ def pairs(
     nets = []
     for place, start in enumerate(config.starts):
         seed = config.seed + place
-        net = build(
-            first_backbone(config, starts, start, seed=seed),
-            config.max_classes,
-            seed=seed,
-            dynamic_classes=config.cluster == "dbscan",
-        )
+        trunk = first_backbone(config, starts, start, seed=seed)
+        net = build(trunk, config.max_classes, seed=seed)
         if config.neck == "source" and start in starts:
             load_weights(net.neck, below(starts[start], "neck."))
         group_norms_(net, config)

@@ -100,11 +100,7 @@ class PPLR:
         self.views = branch_views(config.num_parts)
         trunk = first_backbone(config, starts)
         self.student = BranchNet(
-            trunk,
-            config.max_clusters,
-            seed=config.seed,
-            num_parts=config.num_parts,
-            dynamic_classes=True,
+            trunk, config.max_clusters, seed=config.seed, num_parts=config.num_parts
         )
         group_norms_(self.student, config)
         arrays = {

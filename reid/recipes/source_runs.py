@@ -155,7 +155,7 @@ RUNS: dict[str, SourceConfig] = {
     },
     "source-demo": _DEMO,
     # Two networks whose features are averaged must share a space. Published ones do, since both
-    # begin with ImageNet's weights; here they have the first rounds in common.
+    # begin with ImageNet's weights; here they have first weights and a warm-up in common.
     "source-demo-begun": replace(_DEMO, num_rounds=2),
     "source-demo-seed2": replace(_DEMO, seed=2, num_rounds=3, initial="source-demo-begun"),
     "supervised-demo": replace(_DEMO, source=_DEMO.target, num_rounds=10),

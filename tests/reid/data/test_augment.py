@@ -201,6 +201,7 @@ OUT_OF_RANGE = (
     {"flip": 1.5},
     {"erasing": -0.1},
     {"pad": -1},
+    {"std": (0.2, 0.0, 0.2)},
     {"colour_jitter": 2.0},
     {"channel_exchange": 0.7, "channel_grey": 0.4},
     {"jitter_strength": (0.5, -0.1, 0.5, 0.5)},

@@ -90,3 +90,14 @@ def test_gradients_of_the_gate():
     ecab, _ = blocks(1)
     maps = torch.randn(2, 16, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     assert torch.autograd.gradcheck(ecab.double(), maps.requires_grad_())
+
+
+def test_masks_keep_their_digits_behind_half_precision():
+    with seeded(1):
+        block = SECAB(512)
+    maps = torch.rand(8, 512, 4, 2, generator=torch.Generator().manual_seed(0))
+    exact = block(maps)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = block(maps)
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().max() < torch.finfo(torch.bfloat16).eps / 16  # a value near 1/2

@@ -15,6 +15,13 @@ def backbone(seed=0):
         return Backbone(ResNet(BasicBlock, [1, 1, 1, 1], num_classes=1), last_stride=1)
 
 
+def branches(*, seed, num_parts=3):
+    net = BranchNet(backbone(), 7, seed=seed, num_parts=num_parts)
+    for view in branch_views(num_parts):
+        net.classifier(view).num_classes = 7  # all rows in use, as they were drawn
+    return net
+
+
 def images(count=4, height=96, width=32):
     return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
 
@@ -24,7 +31,7 @@ def standardised(features):
 
 
 def test_each_view_has_a_mean_a_neck_and_a_classifier():
-    net = BranchNet(backbone(), 7, seed=0)
+    net = branches(seed=0)
     out = net(images())
     assert branch_views(3) == VIEWS == tuple(out.views)
     means = [out.map.mean((2, 3)), *(strip.mean((2, 3)) for strip in out.map.split(2, dim=2))]
@@ -42,13 +49,13 @@ def test_each_view_has_a_mean_a_neck_and_a_classifier():
 
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_the_number_of_parts_is_an_argument(num_parts):
-    out = BranchNet(backbone(), 7, seed=0, num_parts=num_parts)(images(height=64))
+    out = branches(seed=0, num_parts=num_parts)(images(height=64))
     assert tuple(out.views) == branch_views(num_parts)
     assert len(out.part_logits) == num_parts
 
 
 def test_every_trainable_parameter_gets_a_gradient_from_the_logits():
-    net = BranchNet(backbone(), 7, seed=0)
+    net = branches(seed=0)
     out = net(images())
     labels = torch.arange(4)
     sum(F.cross_entropy(x, labels) for x in (out.logits, *out.part_logits.values())).backward()
@@ -57,7 +64,7 @@ def test_every_trainable_parameter_gets_a_gradient_from_the_logits():
 
 
 def test_each_view_takes_the_centres_of_its_round():
-    net = BranchNet(backbone(), 9, seed=0, dynamic_classes=True)
+    net = BranchNet(backbone(), 9, seed=0)
     teacher = ema_copy(net)
     centers = torch.randn(4, 5, C, generator=torch.Generator().manual_seed(0))
     for view, of_view in zip(VIEWS, centers, strict=True):
@@ -67,14 +74,14 @@ def test_each_view_takes_the_centres_of_its_round():
     for view, of_view in zip(VIEWS, centers, strict=True):
         logits = out.logits if view == "global" else out.part_logits[view]
         torch.testing.assert_close(logits, out.views[view] @ F.normalize(of_view).T)
-    fresh = BranchNet(backbone(), 9, seed=1, dynamic_classes=True)
+    fresh = BranchNet(backbone(), 9, seed=1)
     fresh.load_state_dict(net.state_dict())
     for one in (teacher.train(), fresh):
         assert torch.equal(one(images()).part_logits["part2"], out.part_logits["part2"])
 
 
 def test_initial_weights_depend_on_the_seed_alone():
-    states = [BranchNet(backbone(), 7, seed=seed).state_dict() for seed in (5, 5, 6)]
+    states = [branches(seed=seed).state_dict() for seed in (5, 5, 6)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     name = "classifiers.part1.weight"
     assert not torch.equal(states[0][name], states[2][name])
@@ -82,11 +89,11 @@ def test_initial_weights_depend_on_the_seed_alone():
 
 def test_a_map_of_fewer_rows_than_parts_is_refused():
     with pytest.raises(ValueError, match="2 rows cannot be cut into 3"):
-        BranchNet(backbone(), 7, seed=0)(images(height=32))
+        branches(seed=0)(images(height=32))
 
 
 def test_autocast_leaves_views_in_float32():
-    net = BranchNet(backbone(), 7, seed=0).eval()
+    net = branches(seed=0).eval()
     with torch.no_grad():
         exact = net(images())
         with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -61,7 +61,7 @@ def test_domains_groups_and_the_learned_pooling():
 
 @pytest.mark.usefixtures("group")
 def test_branches_whose_number_of_classes_changes():
-    net = BranchNet(backbone(), 9, seed=0, dynamic_classes=True)
+    net = BranchNet(backbone(), 9, seed=0)
     wrapped = DistributedDataParallel(net)
     for count in (4, 9, 3):
         for view in branch_views(3):

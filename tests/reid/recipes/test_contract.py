@@ -11,7 +11,9 @@ from reid.data.datasets import DATASETS
 from reid.models import ema_copy
 from reid.recipes import METHODS, RUNS, method_of
 from reid.recipes.contract import OptimConfig, RunConfig, check_teacher, round_seed
+from reid.recipes.core_reid_v1 import CoreReIDV1Config
 from reid.recipes.core_reid_v2 import CoreReIDV2Config
+from reid.recipes.lf2 import LF2Config
 from tests.reid.conftest import tiny
 
 CPU = torch.device("cpu")
@@ -125,6 +127,7 @@ def test_named_runs_have_a_whole_number_of_images_on_1_2_4_workers(name):
         {"num_rounds": 0},
         {"steps_per_round": -1},
         {"eval_every_rounds": 0},
+        {"extract_batch": 0},
         {"num_identities": 1},
         {"num_instances": 1},
     ],
@@ -134,11 +137,19 @@ def test_settings_that_cannot_train_are_refused(values):
         RunConfig(**values)
 
 
-def test_optimizer_settings_that_cannot_train_are_refused():
-    with pytest.raises(ValueError, match=r"optim.lr is 0"):
-        OptimConfig(lr=0.0)
-    with pytest.raises(ValueError, match=r"optim.weight_decay is -1"):
-        OptimConfig(weight_decay=-1.0)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lr", 0.0),
+        ("weight_decay", -1.0),
+        ("clip_norm", 0.0),
+        ("clip_norm", -1.0),  # would turn gradients round
+        ("warmup_rounds", -1),
+    ],
+)
+def test_optimizer_settings_that_cannot_train_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"optim.{field} is {value}; it must "):
+        OptimConfig(**{field: value})
 
 
 def test_teacher_settings_that_cannot_train_are_refused():
@@ -146,6 +157,13 @@ def test_teacher_settings_that_cannot_train_are_refused():
     for field, value in (("num_clusters", 1), ("ema_momentum", 1.5), ("smoothing", -0.1)):
         with pytest.raises(ValueError, match=f"{field} is {value}; it must "):
             CoreReIDV2Config(**{"initial": "", "num_clusters": 2, field: value})
+
+
+@pytest.mark.parametrize("config", [CoreReIDV1Config, CoreReIDV2Config, LF2Config])
+@pytest.mark.parametrize("field", ["global_triplet", "part_triplet", "fused_triplet"])
+def test_negative_weights_are_refused(config, field):
+    with pytest.raises(ValueError, match=f"{field} is -0.5; it must be at least 0"):
+        config(**{"initial": "", "num_clusters": 2, field: -0.5})
 
 
 @pytest.mark.parametrize(

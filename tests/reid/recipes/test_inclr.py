@@ -265,3 +265,23 @@ def test_clusters_without_an_image_are_left_out():
     np.testing.assert_array_equal(found["global"].centers, centers.reshape(5, 4)[[1, 3]])
     expected = [rows["part0"][labels == label].mean(0) for label in (1, 3)]
     np.testing.assert_allclose(found["part0"].centers, expected, rtol=1e-6)
+
+
+def test_a_round_with_a_cluster_without_an_image_is_trained(make):
+    recipe = make(cluster="kmeans", num_clusters=K)
+    rng = np.random.default_rng(0)
+    rows = {view: rng.normal(size=(N, C)).astype(np.float32) for view in recipe.views}
+    found = label_parts(
+        {view: split(torch.from_numpy(x), 1) for view, x in rows.items()},
+        recipe.views,
+        labels=np.arange(N) % (K - 1) + 1,  # none in the first
+        centers=rng.normal(size=(K, C)).astype(np.float32),
+        num_neighbors=2,
+        aware=True,
+    )
+    recipe.begin_round(found)
+    given = batch(0)
+    given.labels["global"] = torch.from_numpy(found["global"].labels)[given.index]
+    logits = recipe.student.first(given.images).logits
+    assert logits.shape == (8, K - 1)
+    assert all(torch.isfinite(term) for term in recipe.losses({"target": given}).values())
