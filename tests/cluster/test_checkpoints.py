@@ -22,7 +22,7 @@ def state_at(round: int, step: int) -> RunState:
         round=round,
         step=step,
         labels={"global": labels} if step else {},
-        loader="torch",
+        loader="dali",
         config={"backbone": "resnet18", "optim.milestones": [40, 70]},
         config_hash="0123456789ab",
         kind="SourceConfig",
@@ -42,6 +42,7 @@ def assert_same(found: RunState | None, wanted: RunState) -> None:
     assert found.optimizer["param_groups"] == wanted.optimizer["param_groups"]
     assert found.config == wanted.config
     assert (found.kind, found.config_hash) == (wanted.kind, wanted.config_hash)
+    assert (found.loader, found.sizes) == (wanted.loader, wanted.sizes)
     assert list(found.labels) == list(wanted.labels)
     for view, value in wanted.labels.items():
         np.testing.assert_array_equal(found.labels[view].labels, value.labels, strict=True)

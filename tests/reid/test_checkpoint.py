@@ -63,7 +63,7 @@ def test_round_trip_is_exact(state):
     torch.testing.assert_close(found.networks, dict(state.networks), rtol=0, atol=0)
     torch.testing.assert_close(found.optimizer["state"], state.optimizer["state"], rtol=0, atol=0)
     assert found.optimizer["param_groups"] == state.optimizer["param_groups"]
-    for name in ("round", "step", "config", "config_hash", "kind"):
+    for name in ("round", "step", "loader", "config", "config_hash", "kind", "sizes"):
         assert getattr(found, name) == getattr(state, name)
     assert found.labels.keys() == {"global"}
     np.testing.assert_array_equal(found.labels["global"].labels, state.labels["global"].labels)
