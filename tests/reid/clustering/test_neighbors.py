@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reid.clustering import Neighbors, nearest_neighbors, split
+from reid.clustering import Neighbors, nearest_neighbors, products, split
 from reid.clustering import search as search_module
 from reid.clustering.listing import Wanted
 from reid.clustering.neighbor_candidates import ALL, OTHER, SAME
@@ -136,9 +136,25 @@ def test_the_bounds_of_the_products_hold(product: Product, num_features: int) ->
         assert (error > bound / 4).any()  # a bound four times smaller would be wrong
 
 
-def test_the_fastest_product_is_one_of_them() -> None:
-    assert fastest_product() in (FLOAT32, BFLOAT16)
-    assert fastest_product() is fastest_product()
+@pytest.mark.parametrize(
+    ("bfloat16_s", "wanted"),
+    [(1.0, "bfloat16"), (3.9, "float32"), (16.0, "float32")],  # a hair faster is not enough
+)
+def test_bfloat16_is_taken_where_it_is_much_faster(
+    bfloat16_s: float, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def taking(seconds: float, product: Product) -> Product:
+        def multiply(*_: object) -> None:
+            clock[0] += seconds
+
+        return replace(product, multiply=multiply)
+
+    monkeypatch.setattr(products.time, "process_time", lambda: clock[0])
+    monkeypatch.setattr(products, "FLOAT32", taking(4.0, FLOAT32))
+    monkeypatch.setattr(products, "BFLOAT16", taking(bfloat16_s, BFLOAT16))
+    assert fastest_product.__wrapped__().name == wanted  # past the cache
 
 
 @pytest.mark.parametrize("num_shards", SHARDS)
