@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from reid.checkpoint import from_bytes
+from reid.data import loaders, torch_loader
 from reid.fit import fit, stretches
 from reid.optim import learning_rate, update
 from reid.recipes.contract import OptimConfig
@@ -172,6 +174,30 @@ def test_reports_of_stretches(tiny_configs, run):
         assert report.images_per_s == pytest.approx(expected)
     rates = [learning_rate(config.optim, step, 3, 2) for step in range(6)]
     assert series(reports)["lr"] == rates
+
+
+def test_waiting_for_batches_is_reported_apart_from_training(
+    tiny_configs, make_recipe, run, monkeypatch
+):
+    config = replace(tiny_configs["source"], num_rounds=1)
+    recipe, clock = make_recipe(config), [0.0]
+    losses = recipe.losses
+
+    def slow_loader(*args, **kwargs):
+        for batches in torch_loader(*args, **kwargs):
+            clock[0] += 2.0
+            yield batches
+
+    def slow_losses(batches):
+        clock[0] += 5.0
+        return losses(batches)
+
+    recipe.losses = slow_losses
+    monkeypatch.setattr(loaders, "by_name", lambda _: slow_loader)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    _, hooks = run(config, recipe=recipe, save_every_steps=2)
+    assert [r.data_wait_s for r in hooks.reports] == [2 * 2.0, 1 * 2.0]
+    assert [r.seconds["train"] for r in hooks.reports] == [2 * 7.0, 1 * 7.0]
 
 
 @pytest.mark.parametrize("reset", [False, True])
