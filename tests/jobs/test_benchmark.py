@@ -1,11 +1,14 @@
 """What benchmarks share: turns, rows and tables; the cases of some of them."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +16,8 @@ from rich.console import Console
 
 from jobs.benchmark import main
 from jobs.benchmarks import clustering, data, messaging, timing
+from reid.data.encoded_store import EncodedStore
+from reid.data.pixel_store import PixelStore
 
 
 @pytest.mark.parametrize("warm", [False, True])
@@ -65,10 +70,30 @@ def test_processor_time_is_counted_with_that_of_ended_children() -> None:
     assert 0.3 <= timing.cpu_seconds() - before < 3
 
 
-def test_data_cases_make_a_pass_each(tmp_path: Path) -> None:
-    paths = data.write_images(tmp_path, 40, 20, 90, count=data.BATCH)
-    for case in data.loader_cases(paths, tmp_path).values():
+def test_data_cases_make_a_pass_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_read = multiprocessing.Value("q")  # shared: the peer reads in other processes
+
+    def count(owner: type, name: str) -> None:
+        read = getattr(owner, name)
+
+        def counted(self: Any, rows: Any) -> Any:
+            with num_read.get_lock():
+                num_read.value += np.size(rows)
+            return read(self, rows)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(data.Peer, "__getitem__")
+    count(EncodedStore, "read")
+    count(EncodedStore, "encoded")
+    count(PixelStore, "read")
+    paths = data.write_images(tmp_path, 40, 20, 90, count=2 * data.BATCH)
+    cases = data.loader_cases(paths, tmp_path)
+    assert len(cases) == 6
+    for name, case in cases.items():
+        num_read.value = 0
         case()
+        assert num_read.value == len(paths), name
     batches = torch.utils.data.DataLoader(data.Peer(list(paths)), batch_size=4)
     assert next(iter(batches)).shape == (4, 3, data.HEIGHT, data.WIDTH)
 
@@ -109,6 +134,70 @@ def test_data_parity_is_found_before_times(tmp_path: Path) -> None:
     assert parity["torch"] == "grey levels apart: mean 0.00, most 0"
     Image.new("RGB", (20, 40)).save(paths[0])
     assert parity["dali"] != data.decoding_parity(paths)["dali"]
+
+
+@pytest.fixture
+def few_identities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sampler of the data benchmark draw from 70 identities: 2 batches of 32 a pass."""
+    monkeypatch.setattr(data, "NUM_IMAGES_OF_ALL", 1400)
+    monkeypatch.setattr(data, "NUM_IDENTITIES_OF_ALL", 70)
+
+
+# Of 20 images on 50 cameras there is always one of another camera.
+@pytest.mark.parametrize(("num_cameras", "others"), [(1, "0.0"), (50, "100.0")])
+def test_sampler_parity_is_found_before_times(
+    num_cameras: int, others: str, few_identities: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "NUM_CAMERAS", num_cameras)
+    index, camid, _ = data.sampler_cases()
+    assert data.sampler_parity(index, camid) == (
+        f"each once, 4 images of it, {others} % of other cameras"
+    )
+    drawn = data.pk_rows
+    for wrong in (
+        lambda *args, **at: np.roll(drawn(*args, **at), 1),  # images of two identities together
+        lambda *args, **at: drawn(*args, **{**at, "step": 0}),  # one batch again and again
+    ):
+        monkeypatch.setattr(data, "pk_rows", wrong)
+        with pytest.raises(ArithmeticError, match="draws other identities than the loop"):
+            data.sampler_parity(index, camid)
+
+
+def test_sampler_cases_draw_their_passes(
+    few_identities: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(data, "pk_rows", lambda _, **at: asked.append((at["round"], at["step"])))
+    data.sampler_cases()[2]["pk_rows"]()
+    assert asked == [(round, step) for round in range(data.PASSES) for step in (0, 1)]
+
+
+def test_data_times_are_of_an_image_and_of_an_identity(
+    few_identities: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, seen = [0.0], []
+
+    def taking(seconds: float) -> Callable[[], None]:
+        return lambda: clock.__setitem__(0, clock[0] + seconds)
+
+    decoding, warm = "dali_loader, decoding each time", "dali_loader, PixelStore warm"
+    loaders = {data.PEER: taking(8.0), decoding: taking(2.0), warm: taking(1.0)}
+    samplers = {"loop": taking(128.0), "pk_rows": taking(64.0 * data.PASSES)}
+    monkeypatch.setattr(timing, "cpu_seconds", lambda: clock[0])
+    monkeypatch.setattr(data, "KINDS", {"small": (40, 20, 90)})
+    monkeypatch.setattr(data, "decoding_parity", lambda _: {"torch": "same", "dali": "near"})
+    monkeypatch.setattr(data, "loader_cases", lambda *_: loaders)
+    monkeypatch.setattr(data, "sampler_cases", lambda: (None, None, samplers))
+    monkeypatch.setattr(data, "sampler_parity", lambda *_: "each once")
+    options = data.Options(num_images=4, repeats=2)
+    rows = data.measure(options, show=lambda _, done, total, __: seen.append(done / total))
+    columns = ("case", "ours_cpu_s", "peer_cpu_s", "ratio", "parity")
+    assert [tuple(row[column] for column in columns) for row in rows] == [
+        (f"small: {decoding}", 2 / 4, 8 / 4, 4.0, "near"),
+        (f"small: {warm}", 1 / 4, 8 / 4, 8.0, "same"),
+        ("identities of VERI-Wild: pk_rows", 64 / 64, 128 / 64, 2.0, "each once"),
+    ]
+    assert seen == [0.0, 0.5, 1.0]
 
 
 def test_clustering_measures_the_cases_of_both_parts(
