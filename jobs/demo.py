@@ -62,7 +62,7 @@ def main(options: Annotated[Options, tyro.conf.arg(name="")]) -> None:
     store = shlex.quote(f"sqlite:///{os.path.abspath(options.storage)}/mlflow.db")
     lines = (
         f"mAP on the new network: {100 * before:.1f} % before, {100 * after:.1f} % after adaptation"
-        f" without labels (+{100 * (after - before):.1f} points)",
+        f" without labels ({100 * (after - before):+.1f} points)",
         f"pictures: {folder}/ranking.png, {folder}/rounds.png; figures: {folder}/summary.json",
         f"runs: .venv/bin/mlflow ui --backend-store-uri {store} --port 5000",
     )
