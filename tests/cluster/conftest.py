@@ -1,4 +1,4 @@
-"""A private Ray cluster for the tests of `cluster`."""
+"""What the tests of `cluster` share: a private Ray cluster, what a killed run leaves."""
 
 import shutil
 import tempfile
@@ -39,3 +39,12 @@ def ray_cluster() -> Iterator[str]:
         finally:
             ray.shutdown()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def saved_reports(history: Path) -> dict[str, bytes]:
+    """Return the files of a run's reports, but the last.
+
+    A state was saved after each of these: who goes on from it leaves them, who starts over writes
+    them again, with another time in them.
+    """
+    return {file.name: file.read_bytes() for file in sorted(history.glob("*.json"))[:-1]}

@@ -27,6 +27,7 @@ from cluster.storage import Folder
 from reid.checkpoint import RunState
 from reid.data.synthetic import WorldConfig, write_world
 from reid.recipes import RUNS, RunConfig
+from tests.cluster.conftest import saved_reports
 
 pytestmark = pytest.mark.ray
 
@@ -117,16 +118,21 @@ def test_two_workers_and_three_shards_give_the_same_first_labels(
         np.testing.assert_array_equal(two.labels[view].centers, one.labels[view].centers)
 
 
-def kill_in_turn(titles: Mapping[str, int], history: Path, *, killed: list[str]) -> None:
-    """Kill a Ray process of this session of each title once so many reports are in storage."""
+def kill_in_turn(
+    titles: Mapping[str, int], history: Path, *, killed: dict[str, dict[str, bytes]]
+) -> None:
+    """Kill a Ray process of this session of each title once so many reports are in storage.
+
+    `killed` takes the reports that a state was saved after by then.
+    """
     for title, after in titles.items():
         deadline = time.monotonic() + 180
         while title not in killed and time.monotonic() < deadline:
             if len(list(history.glob("*.json"))) >= after:
                 for process in psutil.Process().children(recursive=True):
                     if process.is_running() and process.name().startswith(title):
+                        killed[title] = saved_reports(history)
                         os.kill(process.pid, signal.SIGKILL)
-                        killed.append(title)
                         break
             time.sleep(0.02)
 
@@ -135,18 +141,20 @@ def test_a_ray_run_with_a_killed_actor_and_a_killed_worker_equals_the_run_in_pro
     ray_cluster: str, place: ClusterConfig, initial: str, undisturbed: Any
 ) -> None:
     titles = {"ray::ShardActor": 1, "ray::RayTrainWo": 3}
-    killed: list[str] = []
+    history = Path(place.storage) / "killed" / "history"
+    killed: dict[str, dict[str, bytes]] = {}
     killer = threading.Thread(
-        target=kill_in_turn,
-        args=(titles, Path(place.storage) / "killed" / "history"),
-        kwargs={"killed": killed},
+        target=kill_in_turn, args=(titles, history), kwargs={"killed": killed}
     )
     killer.start()
 
     found = run("killed", adapt(initial), replace(place, num_workers=1, num_shards=3), show=silent)
 
     killer.join()
-    assert killed == list(titles)
+    assert list(killed) == list(titles)
+    kept = killed["ray::RayTrainWo"]
+    assert len(kept) >= 2
+    assert saved_reports(history).items() >= kept.items()
     assert_same_run(found, last_state(place, "killed"), undisturbed)
 
 
@@ -184,11 +192,13 @@ def test_a_killed_driver_goes_on_with_the_same_command(
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert workers
     assert not alive
-    assert len(list(history.glob("*.json"))) < NUM_ROUNDS
+    kept = saved_reports(history)
+    assert 1 <= len(kept) < NUM_ROUNDS - 1
 
     second = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     assert second.returncode == 0, second.stderr
+    assert saved_reports(history).items() >= kept.items()
     found = (Folder(place.storage) / "driver").read_json("summary.json")
     assert_same_run(found, last_state(place, "driver"), undisturbed)
 

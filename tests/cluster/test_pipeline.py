@@ -19,8 +19,10 @@ from cluster.config import ClusterConfig
 from cluster.hooks import RunHooks
 from cluster.storage import Folder
 from reid.checkpoint import RunState
+from reid.fit import Labelling
 from reid.override import config_hash, flatten
-from reid.recipes import RUNS
+from reid.recipes import RUNS, Recipe
+from tests.cluster.conftest import saved_reports
 
 SCORES = {"mAP", "rank1", "rank5", "rank10"}
 
@@ -177,10 +179,10 @@ def test_other_method_under_the_same_name_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("hook", "call", "save_every_steps"),
+    ("hook", "call", "save_every_steps", "num_kept", "labelled"),
     [
-        ("save", 1, None),  # after the first round was reported, before it was saved
-        ("save", 4, 2),  # inside the second round: labels come from the checkpoint
+        ("save", 1, None, 0, [0, 1]),  # after the first round was reported, before it was saved
+        ("save", 4, 2, 3, []),  # inside the second round: labels come from the checkpoint
     ],
 )
 def test_killed_run_ends_as_if_it_had_not_been(
@@ -190,10 +192,13 @@ def test_killed_run_ends_as_if_it_had_not_been(
     hook: str,
     call: int,
     save_every_steps: int | None,
+    num_kept: int,
+    labelled: list[int],
 ) -> None:
     config = replace(tiny_runs.config, initial=tiny_runs.source)
     where = replace(place, save_every_steps=save_every_steps)
     made, original = [], getattr(RunHooks, hook)
+    asked, label = [], RunHooks.label
 
     def dying(self: RunHooks, value: Any) -> None:
         made.append(value)
@@ -201,14 +206,23 @@ def test_killed_run_ends_as_if_it_had_not_been(
             raise KeyboardInterrupt
         original(self, value)
 
+    def counted(self: RunHooks, recipe: Recipe, round: int) -> Labelling:
+        asked.append(round)
+        return label(self, recipe, round)
+
     with monkeypatch.context() as patch:
         patch.setattr(RunHooks, hook, dying)
         with pytest.raises(KeyboardInterrupt):
             pipeline.run("killed", config, where, show=silent)
     killed = mlflow_run(where, "killed")
     assert killed.info.status == "KILLED"
+    kept = saved_reports(reports := Path(where.storage, "killed", "history"))
+    assert len(kept) == num_kept
 
+    monkeypatch.setattr(RunHooks, "label", counted)
     summary = pipeline.run("killed", config, where, show=silent)
+    assert asked == labelled
+    assert saved_reports(reports).items() >= kept.items()
     reference = tiny_runs.summary
     for key in ("direct_transfer", "adapted"):
         assert summary[key] == reference[key]
