@@ -53,7 +53,7 @@ class Options:
     """Decoding, augmentation and sampling against their usual forms, in processor time."""
 
     num_images: int = 512
-    """images of each kind"""
+    """images of each kind, whole batches of 64"""
     repeats: int = 5
     """measured turns of every case"""
     json: str | None = None
@@ -89,7 +89,15 @@ class Peer(Dataset[torch.Tensor]):
 
 
 def measure(options: Options, *, show: Show) -> list[dict[str, Any]]:
-    """Check that the cases agree, then time them; return one row a case."""
+    """Check that the cases agree, then time them; return one row a case.
+
+    Raises:
+        ValueError: the images are no whole number of batches, of which ours would read fewer.
+    """
+    if options.num_images < BATCH or options.num_images % BATCH:
+        raise ValueError(
+            f"num_images is {options.num_images}; give a multiple of a batch's {BATCH}"
+        )
     rows = []
     for done, (kind, shape) in enumerate(KINDS.items()):
         show("loaders", done, len(KINDS) + 1, kind)

@@ -189,6 +189,7 @@ def test_data_times_are_of_an_image_and_of_an_identity(
     monkeypatch.setattr(data, "loader_cases", lambda *_: loaders)
     monkeypatch.setattr(data, "sampler_cases", lambda: (None, None, samplers))
     monkeypatch.setattr(data, "sampler_parity", lambda *_: "each once")
+    monkeypatch.setattr(data, "BATCH", 4)
     options = data.Options(num_images=4, repeats=2)
     rows = data.measure(options, show=lambda _, done, total, __: seen.append(done / total))
     columns = ("case", "ours_cpu_s", "peer_cpu_s", "ratio", "parity")
@@ -198,6 +199,8 @@ def test_data_times_are_of_an_image_and_of_an_identity(
         ("identities of VERI-Wild: pk_rows", 64 / 64, 128 / 64, 2.0, "each once"),
     ]
     assert seen == [0.0, 0.5, 1.0]
+    with pytest.raises(ValueError, match="num_images is 6; give a multiple of a batch's 4"):
+        data.measure(data.Options(num_images=6), show=lambda *_: None)
 
 
 def test_clustering_measures_the_cases_of_both_parts(
