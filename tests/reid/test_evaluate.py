@@ -125,10 +125,11 @@ def test_metrics_are_named_as_people_quote_them():
     assert metrics(short).keys() == {"mAP", "rank1", "rank5", "mINP"}
 
 
-def test_data_without_cameras_keeps_its_matches(tiny_world):
+def test_data_without_cameras_keeps_its_matches(recipe, tiny_world):
     test = tiny_world.test
     np.testing.assert_array_equal(query_cameras(test), test.query.camid)
     query, gallery = (replace(s, camid=np.zeros_like(s.camid)) for s in (test.query, test.gallery))
     blind = replace(test, query=query, gallery=gallery)
     assert not set(query_cameras(blind)) & set(gallery.camid)
     assert query_cameras(blind).shape == query.camid.shape
+    assert evaluate(recipe, blind, device=CPU).scores.num_valid_queries == len(query)
