@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,3 +175,20 @@ def make_recipe(tiny_world: World) -> Callable[[RunConfig], Recipe]:
 def make_hooks(tiny_world: World) -> Callable[..., Recording]:
     """Return a function that makes hooks for the tiny target."""
     return lambda **options: Recording(tiny_world.tables["target"].store, **options)
+
+
+@pytest.fixture(scope="session")
+def identities() -> Callable[..., np.ndarray]:
+    """Return `make(num_rows, num_features, num_groups, seed=...)`: unit rows in overlapping groups.
+
+    Features of a network are such.
+    """
+
+    def make(num_rows: int, num_features: int, num_groups: int, *, seed: int) -> np.ndarray:
+        generator = np.random.Generator(np.random.Philox(seed))
+        means = generator.normal(size=(num_groups, num_features))
+        rows = means[generator.integers(num_groups, size=num_rows)]
+        rows = rows + 0.8 * generator.normal(size=rows.shape)
+        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+    return make

@@ -8,23 +8,6 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def identities() -> Callable[..., np.ndarray]:
-    """Return `make(num_rows, num_features, num_groups, seed=...)`: unit rows in overlapping groups.
-
-    Features of a network are such.
-    """
-
-    def make(num_rows: int, num_features: int, num_groups: int, *, seed: int) -> np.ndarray:
-        generator = np.random.Generator(np.random.Philox(seed))
-        means = generator.normal(size=(num_groups, num_features))
-        rows = means[generator.integers(num_groups, size=num_rows)]
-        rows = rows + 0.8 * generator.normal(size=rows.shape)
-        return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-    return make
-
-
-@pytest.fixture(scope="session")
 def brute_dist_sq() -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return squared distances (N,K) from differences in float64."""
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN
 
-from reid.clustering import DBSCANConfig, jaccard_dbscan, jaccard_distance, split
+from reid.clustering import (
+    DBSCANConfig,
+    jaccard_dbscan,
+    jaccard_distance,
+    self_paced_clusters,
+    self_paced_labels,
+    split,
+)
 from reid.types import OUTLIER
 
 
@@ -49,6 +56,25 @@ def test_a_distance_of_exactly_eps_counts(identities):
         np.testing.assert_array_equal(found, clustered(features, at))
         pairs += (found != without).any()
     assert pairs > 0  # the others join rows that nearer ones joined already
+
+
+@pytest.mark.parametrize("threshold", [None, 0.9])
+def test_self_paced_labels_are_those_of_all_distances(threshold, identities):
+    features = identities(300, 16, 20, seed=0)
+    config = DBSCANConfig(k1=12, k2=3, eps=0.5, min_samples=5)
+    distance = jaccard_distance(features, k1=12, k2=3)
+    expected, plain = (
+        self_paced_labels(
+            distance, eps=0.5, eps_gap=gap, min_samples=5, independence_threshold=threshold
+        )
+        for gap in (0.05, 0.0)
+    )
+    found = self_paced_clusters(
+        split(features, 1), config, eps_gap=0.05, independence_threshold=threshold
+    )
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.independence_threshold == expected.independence_threshold
+    assert (expected.labels != plain.labels).any()  # the other two radii have a say
 
 
 def test_shards_do_not_change_a_bit(identities):

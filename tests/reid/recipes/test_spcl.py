@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import DBSCAN
 from torch.nn import functional as F
 
 from reid.clustering import DBSCANConfig, jaccard_distance, self_paced_labels, split
@@ -13,6 +14,7 @@ from reid.models.domain_norm import DomainNorm
 from reid.recipes.contract import Sizes
 from reid.recipes.spcl import SpCL, SpCLConfig
 from reid.types import OUTLIER, Batch
+from tests.reid.clustering.references import alone, dense, partition
 
 CLASSES, IMAGES, WIDTH = 3, 40, 512
 SIZES = Sizes(num_identities=CLASSES, num_images=IMAGES)
@@ -39,7 +41,8 @@ def unit(seed, count):
 
 @pytest.fixture
 def config(tiny_configs) -> SpCLConfig:
-    return replace(tiny_configs["spcl"], dbscan=DBSCANConfig(k1=8, k2=1))
+    dbscan = DBSCANConfig(k1=12, k2=3, eps=0.5)
+    return replace(tiny_configs["spcl"], dbscan=dbscan, eps_gap=0.05)
 
 
 @pytest.fixture
@@ -47,14 +50,6 @@ def recipe(config) -> SpCL:
     made = SpCL(config, sizes=SIZES)
     made.memory.reset(torch.from_numpy(unit(0, CLASSES + IMAGES)), torch.arange(CLASSES + IMAGES))
     return made
-
-
-def blobs():
-    """Return unit rows of four tight groups of nine and four rows far from all."""
-    rng = np.random.default_rng(5)
-    rows = np.concatenate([np.repeat(unit(1, 4), 9, axis=0), unit(2, 4)])
-    rows += 0.01 * rng.standard_normal(rows.shape).astype(np.float32)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_the_memory_starts_from_class_means_and_image_features(config, tiny_world):
@@ -119,31 +114,46 @@ def test_a_source_run_gives_the_first_weights(config):
     torch.testing.assert_close(made.student.backbone.conv1.weight, weights["conv1.weight"])
 
 
-def test_labels_are_self_paced_and_the_threshold_is_the_first_rounds(recipe, config):
-    pool = split(blobs(), 1)
-    found = recipe.label({"global": pool}, round=0)["global"]
-    groups = found.labels[:36].reshape(4, 9)
-    assert (groups >= 0).any()
-    for group in groups:  # a group is one cluster, whoever was left alone
-        assert len(set(group[group >= 0])) <= 1
-    np.testing.assert_array_equal(found.labels[36:], [OUTLIER] * 4)
-    np.testing.assert_allclose(found.centers[0], blobs()[found.labels == 0].mean(axis=0), atol=1e-6)
+def test_labels_are_self_paced_and_the_threshold_is_the_first_rounds(config, identities):
+    features = identities(300, 16, 20, seed=0)
+    recipe = SpCL(config, sizes=Sizes(num_identities=CLASSES, num_images=300))
+    distance = jaccard_distance(features, k1=12, k2=3)
+
+    def expected(threshold=None, eps_gap=0.05):
+        return self_paced_labels(
+            distance, eps=0.5, eps_gap=eps_gap, independence_threshold=threshold
+        )
+
+    pools = {"global": split(features, 1)}
+    found = recipe.label(pools, round=0)["global"]
     classes = found.extras["images"]
-    assert len(set(classes[found.labels == OUTLIER])) == (found.labels == OUTLIER).sum()
-    assert not set(classes[found.labels == OUTLIER]) & set(classes[found.labels != OUTLIER])
+    np.testing.assert_array_equal(classes, expected().labels)
+    assert (classes != expected(eps_gap=0.0).labels).any()
+    np.testing.assert_array_equal(partition(alone(found.labels)), partition(classes))
+    np.testing.assert_array_equal(found.labels == OUTLIER, np.bincount(classes)[classes] == 1)
+    assert 1 < found.num_clusters < classes.max()
+    for cluster, center in enumerate(found.centers):
+        mean = features[found.labels == cluster].mean(axis=0)
+        np.testing.assert_allclose(center, mean, atol=1e-6)
     recipe.begin_round({"global": found})
-    assert float(recipe.memory.threshold) == float(found.extras["threshold"])
-    recipe.memory.threshold.fill_(0.123)  # of an earlier round
-    assert float(recipe.label({"global": pool}, round=1)["global"].extras["threshold"]) == 0.123
+    assert float(recipe.memory.threshold) == expected().independence_threshold
+    recipe.memory.threshold.fill_(0.9)  # of an earlier round
+    later = recipe.label(pools, round=1)["global"].extras
+    assert float(later["threshold"]) == 0.9
+    np.testing.assert_array_equal(later["images"], expected(threshold=0.9).labels)
+    assert (later["images"] != classes).any()
 
 
-def test_without_the_criterion_labels_are_those_of_dbscan(config):
+def test_without_the_criterion_labels_are_those_of_dbscan(config, identities):
+    features = identities(300, 16, 20, seed=0)
     plain = SpCL(replace(config, self_paced=False), sizes=SIZES)
-    found = plain.label({"global": split(blobs(), 1)}, round=0)["global"]
-    distance = jaccard_distance(blobs(), k1=config.dbscan.k1, k2=config.dbscan.k2)
-    expected = self_paced_labels(distance, eps=config.dbscan.eps, eps_gap=0.0).labels
-    np.testing.assert_array_equal(found.extras["images"], expected)
-    assert found.labels.max() + 1 == 4
+    found = plain.label({"global": split(features, 1)}, round=0)["global"]
+    search = DBSCAN(eps=0.5, min_samples=4, metric="precomputed")
+    expected = search.fit_predict(dense(jaccard_distance(features, k1=12, k2=3)))
+    np.testing.assert_array_equal(found.labels, expected)
+    np.testing.assert_array_equal(found.extras["images"], alone(expected))
+    assert found.num_clusters > 1
+    assert (expected == OUTLIER).any()
 
 
 @pytest.mark.parametrize("centroids", ["each", "mean"])
