@@ -1,4 +1,7 @@
-"""LF2, CORE-ReID V1 and V2 against their formulas, recomputed from what the networks say."""
+"""LF2, CORE-ReID V1 and V2 against their formulas, recomputed from what the networks say.
+
+The mean teacher, which is one of them without fusion and parts, where it does the same.
+"""
 
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ import torch.nn.functional as F
 from reid.clustering import split
 from reid.recipes.core_parts import VIEWS
 from reid.types import Batch, PseudoLabels
+from tests.reid.recipes.references import identity, triplet
 
 K, C = 8, 512
 LABELS = {
@@ -19,7 +23,11 @@ LABELS = {
 }
 
 
-@pytest.fixture(params=["lf2", "core_reid_v1", "core_reid_v2"])
+METHODS = ["lf2", "core_reid_v1", "core_reid_v2"]
+of_all_four = pytest.mark.parametrize("make", [*METHODS, "mean_teacher"], indirect=True)
+
+
+@pytest.fixture(params=METHODS)
 def make(request, tiny_configs, make_recipe):
     def go(**changes):
         recipe = make_recipe(replace(tiny_configs[request.param], **changes))
@@ -29,28 +37,15 @@ def make(request, tiny_configs, make_recipe):
     return go
 
 
+def network(recipe):
+    """Return the student without the fusion it feeds."""
+    return getattr(recipe.student, "net", recipe.student)
+
+
 def batch(seed: int) -> Batch:
     images = torch.randn((8, 3, 32, 16), generator=torch.Generator().manual_seed(seed))
     zeros = torch.zeros(8, dtype=torch.int64)
     return Batch(images=images, index=torch.arange(8), labels=LABELS, camid=zeros)
-
-
-def triplet(features, labels):
-    """Return the softmax triplet by its definition, an anchor at a time, in float64."""
-    rows = features.detach().double()
-    distance = [[(a - b).norm() for b in rows] for a in rows]
-    losses = []
-    for i, own in enumerate(labels):
-        positive = max(distance[i][j] for j, other in enumerate(labels) if other == own)
-        negative = min(distance[i][j] for j, other in enumerate(labels) if other != own)
-        losses.append(torch.log1p(torch.exp(positive - negative)))
-    return float(sum(losses) / len(losses))
-
-
-def identity(logits, labels, smoothing):
-    """Return the cross entropy with (1 - s) one-hot + s / K, in float64."""
-    target = (1 - smoothing) * F.one_hot(labels, K) + smoothing / K
-    return float(-(target * logits.detach().double().log_softmax(1)).sum(1).mean())
 
 
 @pytest.mark.parametrize("fusion", ["released", "trained"])
@@ -62,6 +57,8 @@ def test_losses_are_the_formula(fusion, batches, make):
     assert tuple(draw.name for draw in recipe.draws) == drawn
     assert all((draw.table, draw.labels) == ("target", draw.name) for draw in recipe.draws)
     given = {name: batch(seed) for seed, name in enumerate(drawn)}
+    with torch.no_grad():
+        network(recipe).classifier.weight.mul_(100)  # fresh ones smooth all targets alike
     terms = recipe.losses(given)
     expected = {}
     for view in VIEWS:
@@ -84,6 +81,7 @@ def test_defaults_are_the_published_weights(make):
     assert (config.global_triplet, config.part_triplet, config.smoothing) == (1.0, 0.5, 0.1)
 
 
+@of_all_four
 def test_a_round_starts_from_unit_centres_in_both_classifiers(make):
     recipe = make()
     rng = np.random.default_rng(0)
@@ -95,15 +93,16 @@ def test_a_round_starts_from_unit_centres_in_both_classifiers(make):
     }
     recipe.begin_round(labels)
     centers = torch.from_numpy(labels["global"].centers)
-    for net in (recipe.student.net, recipe.teacher):
+    for net in (network(recipe), recipe.teacher):
         torch.testing.assert_close(net.classifier.weight.norm(dim=1), torch.ones(K))
         cosines = F.cosine_similarity(net.classifier.weight, centers)
         torch.testing.assert_close(cosines, torch.ones(K))
 
 
+@of_all_four
 def test_the_teacher_follows_with_a_growing_momentum_and_keeps_its_own_statistics(make):
     recipe = make(ema_momentum=0.6)
-    student, teacher = recipe.student.net, recipe.teacher
+    student, teacher = network(recipe), recipe.teacher
     generator = torch.Generator().manual_seed(0)
     recipe.losses({"global": batch(0)})
     for step, momentum in ((0, 0.0), (1, 0.5), (2, 0.6), (9, 0.6)):  # min(1 - 1/(t+1), 0.6)
@@ -123,6 +122,7 @@ def test_the_teacher_follows_with_a_growing_momentum_and_keeps_its_own_statistic
             assert torch.equal(value, before[name])
 
 
+@of_all_four
 def test_the_teachers_statistics_come_from_its_own_passes(make):
     recipe = make()
     net = recipe.teacher.backbone
@@ -131,7 +131,7 @@ def test_the_teachers_statistics_come_from_its_own_passes(make):
         mean = net.conv1(batch(0).images).mean((0, 2, 3))
     recipe.losses({"global": batch(0)})
     torch.testing.assert_close(net.bn1.running_mean, 0.1 * mean, rtol=1e-4, atol=1e-6)
-    student = recipe.student.net.backbone.bn1.running_mean
+    student = network(recipe).backbone.bn1.running_mean
     torch.testing.assert_close(student, 0.05 * mean, rtol=1e-4, atol=1e-6)
 
 
@@ -140,6 +140,7 @@ def test_features_and_embedding_are_unit_length_mirror_means(make):
     recipe.networks.eval()
     images = batch(3).images
     with torch.no_grad():
+        recipe.teacher.backbone.conv1.weight.neg_()  # no copy of the student any more
         features, mirrored = recipe.features(images), recipe.features(images.flip(3))
         embedding = recipe.embed(images)
         sides = [F.normalize(recipe.teacher(x).embedding) for x in (images, images.flip(3))]
