@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reid.clustering import split
+from reid.clustering import kmeans, split
+from reid.recipes.contract import round_seed
 from reid.recipes.core_parts import VIEWS
 from reid.types import Batch, PseudoLabels
 from tests.reid.recipes.references import identity, triplet
@@ -151,6 +152,17 @@ def test_features_and_embedding_are_unit_length_mirror_means(make):
         torch.testing.assert_close(mirrored[view], value, rtol=1e-4, atol=1e-6)
     assert embedding.shape == (8, 3 * C)
     torch.testing.assert_close(embedding, F.normalize(sum(sides) / 2))
+
+
+def test_each_view_is_clustered_by_its_own_features(make):
+    recipe, rng = make(), np.random.default_rng(0)
+    pools = {view: split(rng.normal(size=(500, 8)).astype(np.float32), 1) for view in VIEWS}
+    found = recipe.label(pools, round=3)
+    for number, view in enumerate(VIEWS):
+        seed = round_seed(recipe.config.seed, 3, number)
+        expected = kmeans(pools[view], K, seed=seed)
+        np.testing.assert_array_equal(found[view].labels, expected.labels)
+        np.testing.assert_array_equal(found[view].centers, expected.centers)
 
 
 def test_labels_do_not_depend_on_the_shards(make):
