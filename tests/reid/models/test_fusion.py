@@ -10,6 +10,11 @@ from reid.models.network import PARTS
 # up to 1.8e-5 from the same formula in float64.
 FUSED_TOLERANCE = 2e-5
 
+# Of 64 channels five hidden layers leave one in the middle, whose ReLU is off for all images here:
+# these stored gates are half of (maximum + mean) whatever the weights. test_attention.py has wider
+# blocks.
+IDLE = {("core_reid_v1", "top"), ("core_reid_v1", "bottom"), ("core_reid_v2", "top")}
+
 
 def set_weights(block, arrays, prefix):
     layers = [layer for layer in block.mlp if isinstance(layer, nn.Linear)]
@@ -33,9 +38,11 @@ def test_released_fusion(golden, method, hidden_layers):
     for part, strip in zip(PARTS, strips, strict=True):
         block = set_weights(ECAB(channels, hidden_layers=hidden_layers), arrays, part)
         gates[part] = block(strip)
-        torch.testing.assert_close(
-            gates[part], torch.from_numpy(arrays[f"gate_{part}"]), rtol=0, atol=1e-6
-        )
+        expected = torch.from_numpy(arrays[f"gate_{part}"])
+        torch.testing.assert_close(gates[part], expected, rtol=0, atol=1e-6)
+        half = (strip.amax((2, 3)) + strip.mean((2, 3))) / 2  # the gate where all weights are 0
+        apart = float((expected.flatten(1) - half).abs().max())
+        assert (apart > 0.1) == ((method, part) not in IDLE)
     has_secab = "secab_mlp0" in arrays
     assert has_secab == (method == "core_reid_v2")
     secab = set_weights(SECAB(channels), arrays, "secab") if has_secab else None
@@ -46,6 +53,9 @@ def test_released_fusion(golden, method, hidden_layers):
     for view, features in fused.items():
         expected = torch.from_numpy(arrays[f"fused_{view}"])
         torch.testing.assert_close(features, expected, rtol=0, atol=FUSED_TOLERANCE)
+    plain = EnsembleFusion(channels)(teacher_map, gates["top"], gates["bottom"])
+    apart = float((fused["global"] - plain["global"]).detach().abs().max())
+    assert (apart > 0.1) == has_secab
 
 
 def definition(maps, fusion, gates):
