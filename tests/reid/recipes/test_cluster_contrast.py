@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.cluster import DBSCAN
 
-from reid.clustering import DBSCANConfig, split
+from reid.clustering import DBSCANConfig, jaccard_distance, split
 from reid.recipes import RUNS
 from reid.recipes.cluster_contrast import ClusterContrastConfig
 from reid.types import OUTLIER, Batch, PseudoLabels
+from tests.reid.clustering.references import dense
 
 K, C = 5, 512
 LABELS = torch.tensor([0, 0, 0, 3, 3, 4, 4, 4])
@@ -50,8 +52,11 @@ def features_of(recipe, given):
 
 def test_the_memory_begins_a_round_with_the_unit_means_of_clusters(make, identities_of):
     features = identities_of(64)
-    recipe = make(dbscan=DBSCANConfig(k1=6, k2=2, eps=0.4))
+    recipe = make(dbscan=DBSCANConfig(k1=6, k2=2, eps=0.4, min_samples=3))
     found = recipe.label({"global": split(features, 1)}, round=0)["global"]
+    search = DBSCAN(eps=0.4, min_samples=3, metric="precomputed")
+    expected = search.fit_predict(dense(jaccard_distance(features, k1=6, k2=2)))
+    np.testing.assert_array_equal(found.labels, expected)
     recipe.begin_round({"global": found})
     assert 2 <= found.num_clusters < 64
     assert (found.labels == OUTLIER).any()
