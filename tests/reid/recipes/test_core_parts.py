@@ -154,15 +154,17 @@ def test_features_and_embedding_are_unit_length_mirror_means(make):
     torch.testing.assert_close(embedding, F.normalize(sum(sides) / 2))
 
 
+@of_all_four
 def test_each_view_is_clustered_by_its_own_features(make):
     recipe, rng = make(), np.random.default_rng(0)
-    pools = {view: split(rng.normal(size=(500, 8)).astype(np.float32), 1) for view in VIEWS}
-    found = recipe.label(pools, round=3)
-    for number, view in enumerate(VIEWS):
+    pools = {view: split(rng.normal(size=(500, 8)).astype(np.float32), 1) for view in recipe.views}
+    found, later = (recipe.label(pools, round=round) for round in (3, 4))
+    for number, view in enumerate(recipe.views):
         seed = round_seed(recipe.config.seed, 3, number)
         expected = kmeans(pools[view], K, seed=seed)
         np.testing.assert_array_equal(found[view].labels, expected.labels)
         np.testing.assert_array_equal(found[view].centers, expected.centers)
+        assert (later[view].labels != found[view].labels).any()
 
 
 def test_labels_do_not_depend_on_the_shards(make):

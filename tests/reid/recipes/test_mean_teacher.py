@@ -2,13 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from reid.clustering import kmeans, split
-from reid.recipes.contract import round_seed
 from reid.types import Batch
 from tests.reid.recipes.references import identity, triplet
 
@@ -62,14 +59,3 @@ def test_the_teacher_is_what_is_clustered_and_searched_with(make):
     assert embedding.shape == (8, C)
     torch.testing.assert_close(embedding, F.normalize(sum(sides)))
     torch.testing.assert_close(features["global"], embedding)
-
-
-def test_labels_are_those_of_k_means_from_the_rounds_seed(make):
-    recipe, rng = make(), np.random.default_rng(0)
-    pool = split(rng.normal(size=(500, 8)).astype(np.float32), 1)
-    found = recipe.label({"global": pool}, round=3)["global"]
-    expected = kmeans(pool, K, seed=round_seed(recipe.config.seed, 3, 0))
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_array_equal(found.centers, expected.centers)
-    later = recipe.label({"global": pool}, round=4)["global"]
-    assert (later.labels != found.labels).any()
